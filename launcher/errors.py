@@ -1,0 +1,123 @@
+"""Everything that can go wrong and that a person can mend, one class each.
+
+RunTestError                   exit status 1
+├── UsageError                 exit status 2: a mistake in what was typed or written
+│   ├── NodesFileError         the nodes file: names file and line
+│   ├── PlanError              what was asked does not fit what the nodes have
+│   └── LogsError              a log that cannot be read as one
+├── ResultsError               a result that could not be written
+├── NodesFailed                several nodes failed; each failure is one of its lines
+├── NodeError                  one node failed
+│   ├── Unreachable            no route, refused, timed out, name unknown
+│   ├── HostKeyUnknown         the host key is in no known_hosts file
+│   ├── HostKeyChanged         known_hosts has another key for this host, or revokes this one
+│   ├── AuthenticationFailed   no key was accepted, or a key cannot be opened
+│   ├── SshConfigError         what ssh_config says of this host cannot be used
+│   ├── RemoteDirectoryError   missing, not writable, full, noexec, or somebody else's
+│   ├── PythonMissing          no such interpreter, or too old
+│   ├── TensorFlowMissing      the interpreter has no TensorFlow
+│   ├── ProtocolError          the node sent something that is no message
+│   └── ConnectionLost         the connection ended before the run did
+└── TaskFailed                 a parameter server or worker failed: host, role, index, why
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RunTestError(Exception):
+    """A failure that is told to a person in `message`, with `mend` saying what to try next."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, mend: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.message}. Try: {self.mend}" if self.mend else self.message
+
+
+class UsageError(RunTestError):
+    """A mistake in what was typed or written; nothing was started."""
+
+    exit_status = 2
+
+
+class NodesFileError(UsageError):
+    """The nodes file cannot be used as it is."""
+
+
+class PlanError(UsageError):
+    """What was asked for does not fit what the nodes have."""
+
+
+class LogsError(UsageError):
+    """A log that cannot be read as one."""
+
+
+class ResultsError(RunTestError):
+    """A result that could not be written; what was there before is whole."""
+
+
+class NodeError(RunTestError):
+    """One node failed. `node` names it as a person would look for it: alias, file and line."""
+
+    def __init__(self, node: str, reason: str, mend: str = "") -> None:
+        super().__init__(f"{node}: {reason}", mend)
+        self.node = node
+        self.reason = reason
+
+
+class Unreachable(NodeError):
+    """No route, connection refused, timed out, or an unknown name."""
+
+
+class HostKeyUnknown(NodeError):
+    """The host key is in no known_hosts file that ssh would read."""
+
+
+class HostKeyChanged(NodeError):
+    """known_hosts has another key for this host, or revokes the one that it showed."""
+
+
+class AuthenticationFailed(NodeError):
+    """No key was accepted, or a key cannot be opened without a passphrase."""
+
+
+class SshConfigError(NodeError):
+    """What ssh_config says of this host cannot be used."""
+
+
+class RemoteDirectoryError(NodeError):
+    """The remote directory is missing, not writable, full, noexec, or somebody else's."""
+
+
+class PythonMissing(NodeError):
+    """There is no such interpreter on the node, or it is too old."""
+
+
+class TensorFlowMissing(NodeError):
+    """The interpreter on the node has no TensorFlow."""
+
+
+class ProtocolError(NodeError):
+    """The node sent something that is no message."""
+
+
+class ConnectionLost(NodeError):
+    """The connection ended before the run did."""
+
+
+class TaskFailed(NodeError):
+    """A parameter server or worker failed."""
+
+
+class NodesFailed(RunTestError):
+    """Several nodes failed; all of them are reported together."""
+
+    def __init__(self, failures: Sequence[NodeError]) -> None:
+        self.failures = tuple(failures)
+        super().__init__("\n".join(str(failure) for failure in self.failures))

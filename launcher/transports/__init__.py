@@ -1,0 +1,1 @@
+"""Ways to reach a node. Each is one file; all keep the contract in base.py."""
