@@ -78,7 +78,8 @@ def parse_nodes(text: str, name: str) -> list[Node]:
         for key in (("hostname", node.hostname.lower()), ("alias", node.alias)):
             if key in seen:
                 raise NodesFileError(
-                    f"{where}: {key[0]} {_shown(key[1])} is listed twice (first on line {seen[key]})",
+                    f"{where}: {key[0]} {_shown(key[1])} is listed twice "
+                    f"(first on line {seen[key]})",
                     "give each machine one line; two nodes on one machine need two names for it",
                 )
             seen[key] = number
@@ -128,7 +129,7 @@ def _parse_line(words: list[str], where: str) -> Node:
         if not equals or key not in _KEYS:
             raise NodesFileError(
                 f"{where}: unknown key {_shown(word)}",
-                "keys are " + ", ".join(f"{k}=" for k in _KEYS),
+                "the keys are " + ", ".join(f"{key}=" for key in _KEYS),
             )
         if key in values:
             raise NodesFileError(f"{where}: {key}= is given twice")

@@ -27,7 +27,7 @@ class Connection(ABC):
 
     @abstractmethod
     def receive(self) -> bytes:
-        """Wait for output and return up to 64 KiB of it; b"" at its end or when the link is gone."""
+        """Wait for output and return up to 64 KiB; b"" at its end or when the link is gone."""
 
     @abstractmethod
     def receive_errors(self) -> bytes:
