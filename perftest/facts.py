@@ -1,0 +1,130 @@
+"""What a node says of itself in Hello. Needs the standard library alone."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+from perftest import protocol
+from perftest.gpus import find_gpus
+from perftest.protocol import Greet, Hello, Versions
+
+_TENSORFLOW_DISTRIBUTIONS = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "tensorflow-gpu",
+    "tensorflow-intel",
+    "tensorflow-rocm",
+    "tensorflow-cpu-aws",
+    "tf-nightly",
+)
+
+
+def gather(greet: Greet, directory: Path) -> Hello:
+    """All facts of this node that a plan needs."""
+    gpus, gpu_problem = find_gpus(os.environ)
+    return Hello(
+        version=protocol.VERSION,
+        host=socket.gethostname(),
+        user=_user(),
+        directory=str(directory),
+        executable=sys.executable,
+        versions=Versions(
+            python=".".join(map(str, sys.version_info[:3])),
+            tensorflow=_version("tensorflow", _TENSORFLOW_DISTRIBUTIONS),
+            keras=_version("keras", ("keras", "keras-nightly")),
+            h5py=_version("h5py", ("h5py",)),
+        ),
+        gpus=gpus,
+        gpu_problem=gpu_problem,
+        cpus=tuple(sorted(os.sched_getaffinity(0))),
+        cpu_model=_cpu_model(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        disk_free_bytes=shutil.disk_usage(directory).free,
+        addresses=_addresses(),
+        machine=_first_line(Path("/proc/sys/kernel/random/boot_id")),
+        network=os.readlink("/proc/self/ns/net"),
+        free_ports=free_ports(greet.first_port, greet.port_count),
+    )
+
+
+def free_ports(first: int, count: int) -> tuple[int, ...]:
+    """Those of `count` TCP ports from `first` on that a server could listen on now."""
+    return tuple(port for port in range(first, min(first + count, 65536)) if _is_free(port))
+
+
+def safe_name(text: str) -> str:
+    """`text` as the name of one file: letters, digits, `-`, `_` and inner dots only."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text)[:100].lstrip(".") or "_"
+
+
+def _is_free(port: int) -> bool:
+    # As gRPC binds: on all addresses, and past connections that are merely closing.
+    family = socket.AF_INET6 if socket.has_ipv6 and Path("/proc/net/if_inet6").exists() else None
+    with socket.socket(family or socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            if family:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            probe.bind(("::" if family else "0.0.0.0", port))  # noqa: S104 - bound for a moment
+        except OSError:
+            return False
+    return True
+
+
+def _version(module: str, distributions: tuple[str, ...]) -> str:
+    """The installed version; "unknown" for a module that no known distribution brought."""
+    if importlib.util.find_spec(module) is None:
+        return ""
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return ""
+    match = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    return match[1].strip() if match else ""
+
+
+def _addresses() -> tuple[str, ...]:
+    """The addresses of this node's interfaces, from the kernel's own tables."""
+    found: set[str] = set()
+    try:
+        table = Path("/proc/net/fib_trie").read_text()
+        found.update(re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", table))
+    except OSError:
+        pass
+    try:
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            found.add(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line.split()[0])))
+    except OSError:
+        pass
+    return tuple(sorted(found))
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return socket.gethostname()

@@ -1,0 +1,107 @@
+"""One TensorFlow process, a parameter server or a worker. Runs as `python -m perftest.task`.
+
+Its first line of input is its Assignment. What it has to say goes to a private descriptor, because
+TensorFlow's C++ code prints to standard output as it likes; that is the task's log.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import BinaryIO, NoReturn
+
+from perftest import protocol
+from perftest.protocol import Assignment, Failed, Finished, Go, Phase, Ready, StepTimes
+from perftest.supervisor import MESSAGES_VARIABLE
+
+
+@dataclass
+class AgentLink:
+    """The task's side of the talk with its agent."""
+
+    commands: BinaryIO
+    messages: int
+    started: float = field(default_factory=time.monotonic)
+    _go: threading.Event = field(default_factory=threading.Event)
+
+    def listen(self) -> None:
+        """Follow the agent's commands from now on; at their end, this process ends."""
+        threading.Thread(target=self._listen, name="agent", daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in self.commands:
+            if isinstance(protocol.decode(line), Go):
+                self._go.set()
+        # TensorFlow's queue runners and servers keep a process alive that returns from main.
+        os._exit(0)
+
+    def phase(self, name: str) -> None:
+        """Say what comes next, in a word or two."""
+        self._say(Phase(name, time.monotonic() - self.started))
+
+    def wait_for_go(self) -> None:
+        """Say that warm-up is done, and wait until all other workers have said so too."""
+        self._say(Ready())
+        self._go.wait()
+
+    def steps(self, times: StepTimes) -> None:
+        """Pass on the times of some steps."""
+        self._say(times)
+
+    def finished(self, message: Finished) -> None:
+        """Say that all steps are done."""
+        self._say(message)
+
+    def failed(self, error: str) -> None:
+        """Say why the task gives up."""
+        self._say(Failed(error))
+
+    def wait_for_the_end(self) -> NoReturn:
+        """Stay until the agent ends this process."""
+        while True:
+            time.sleep(3600)
+
+    def _say(self, message: object) -> None:
+        data = protocol.encode(message)
+        while data:
+            data = data[os.write(self.messages, data) :]
+
+
+def main() -> None:
+    """Do what the assignment says; never returns in the ordinary way."""
+    messages = int(os.environ.pop(MESSAGES_VARIABLE))
+    os.set_inheritable(messages, False)
+    link = AgentLink(commands=sys.stdin.buffer, messages=messages)
+    try:
+        assignment = protocol.decode(sys.stdin.buffer.readline())
+        if not isinstance(assignment, Assignment):
+            raise TypeError(f"the first line was {type(assignment).__name__}, not an assignment")
+        link.listen()
+        if assignment.place.cpus:
+            # Before TensorFlow starts, because it makes its threads for the processors it sees.
+            os.sched_setaffinity(0, assignment.place.cpus)
+        link.phase("importing TensorFlow")
+        from perftest import strategies
+
+        strategies.load(assignment.job.strategy)(assignment, link)
+    except BaseException as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        link.failed(describe(error))
+        os._exit(1)
+    link.wait_for_the_end()
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one printable line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return "".join(c if c.isprintable() else " " for c in text)[:500]
+
+
+if __name__ == "__main__":
+    main()

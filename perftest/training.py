@@ -1,0 +1,75 @@
+"""The pure training step: parameters, state, batch -> loss, gradients, new state.
+
+Built on Keras 3 `stateless_call`, so that a model is written once and a strategy alone decides
+where its parameters live and how gradients meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import models
+from perftest.data import synthetic
+from perftest.protocol import Job
+
+
+@dataclass(frozen=True)
+class Step:
+    """The result of the pure step.
+
+    loss: scalar, float32, mean over the batch.  gradients: one for each parameter, of its shape.
+    state: new values of the state, in its order.
+    """
+
+    loss: Any
+    gradients: list[Any]
+    state: list[Any]
+
+
+def step(
+    model: Any, parameters: Sequence[Any], state: Sequence[Any], images: Any, labels: Any
+) -> Step:
+    """One forward and backward pass.
+
+    parameters, state: values of the model's trainable and other variables, in the model's order.
+    images: (batch, height, width, channels), floating point.  labels: (batch,), int32.
+    The loss is the softmax cross entropy of the model's logits, computed in float32.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(parameters)
+        logits, new_state = model.stateless_call(parameters, state, images, training=True)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+        loss = tf.reduce_mean(losses)
+    return Step(loss, tape.gradient(loss, parameters), list(new_state))
+
+
+def build_model(job: Job) -> Any:
+    """The job's network with the initial values that its seed determines, on any strategy alike."""
+    # A user's ~/.keras/keras.json may say otherwise.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.utils.set_random_seed(job.seed)
+    return models.load(job.model, **job.model_options)
+
+
+def make_batch(job: Job, model: Any, worker: int) -> tuple[np.ndarray, np.ndarray]:
+    """The batch of images and labels that this worker trains on."""
+    image_shape = tuple(int(size) for size in model.input_shape[1:])
+    classes = int(model.output_shape[-1])
+    return synthetic.batch(image_shape, classes, job.batch_size, job.seed, worker)
+
+
+def state_key(variable: Any) -> bool:
+    """Whether a variable of the state is the seed of a random generator (a dropout's mask)."""
+    return bool(variable.dtype == "uint32")
+
+
+def worker_seed(value: Any, worker: int) -> Any:
+    """The seed of a random generator on one worker, so that no two drop out the same units."""
+    return value + tf.cast(worker, value.dtype)

@@ -1,0 +1,32 @@
+"""What every worker does, whatever its strategy: warm up, meet the others, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from perftest.measure import StepResult, measure
+from perftest.protocol import Job, Place
+from perftest.task import AgentLink
+
+
+def train(job: Job, link: AgentLink, step: Callable[[], StepResult]) -> None:
+    """Run the warm-up steps and, after all workers have met, the measured ones.
+
+    The last warm-up step comes after the meeting, so that a synchronous step, and not the delay of
+    a message, is what the measured steps begin with.
+    """
+    warmup = job.warmup_steps
+    first, settling = min(1, warmup), int(warmup > 1)
+    link.phase("first step")
+    measure(step, first, 0, False, link.steps)
+    link.phase("warming up")
+    measure(step, warmup - first - settling, first, False, link.steps)
+    link.wait_for_go()
+    measure(step, settling, warmup - settling, False, link.steps)
+    link.phase("measuring")
+    measure(step, job.measured_steps, warmup, True, link.steps)
+
+
+def device_name(place: Place) -> str:
+    """TensorFlow's name of the one device that this worker computes on."""
+    return "/device:GPU:0" if place.gpu is not None else "/device:CPU:0"
