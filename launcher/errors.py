@@ -112,7 +112,9 @@ class ConnectionLost(NodeError):
 
 
 class TaskFailed(NodeError):
-    """A parameter server or worker failed."""
+    """A parameter server or worker failed. `log_tail` holds its last lines, where known."""
+
+    log_tail: tuple[str, ...] = ()
 
 
 class NodesFailed(RunTestError):

@@ -1,0 +1,196 @@
+"""The options that several commands share, as Click decorators, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from launcher.plan import DEFAULT_FIRST_PORT, Options
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_LOGS = "logs"
+DEFAULT_BATCH = 32
+_COUNT = click.IntRange(min=1)
+_COUNT_OR_NONE = click.IntRange(min=0)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which nodes, and how they are reached. nodes_file: None for this machine."""
+
+    nodes_file: Path | None
+    count: int | None
+    remote_dir: str
+    ssh_config: Path | None
+    python: str | None
+
+
+def _together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+where_options = _together(
+    click.option(
+        "-h",
+        "--nodes",
+        "nodes_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Nodes file, a `hostname alias` a line. [default: this machine, without ssh]",
+    ),
+    click.option(
+        "-r",
+        "--remote-dir",
+        metavar="DIR",
+        default="",
+        help="Directory on the nodes to work in. [default: the node's temporary directory]",
+    ),
+    click.option(
+        "--ssh-config",
+        metavar="FILE",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="ssh_config to read. [default: what ssh itself reads]",
+    ),
+    click.option(
+        "--python",
+        metavar="PATH",
+        help="Interpreter on the nodes that has TensorFlow. "
+        "[default: python3; on this machine the one that runs runtest]",
+    ),
+)
+
+training_options = _together(
+    click.option(
+        "-g",
+        "--gpus-per-node",
+        type=_COUNT,
+        default=1,
+        show_default=True,
+        help="GPUs (or, without GPUs, workers) on each node.",
+    ),
+    click.option(
+        "--strategy",
+        type=click.Choice(["parameter_server", "single"]),
+        default="parameter_server",
+        show_default=True,
+        help="Where parameters live and how gradients meet.",
+    ),
+    click.option(
+        "--sync/--async",
+        "synchronous",
+        default=True,
+        show_default=True,
+        help="Update once for all workers' gradients, or for each as it comes.",
+    ),
+    click.option(
+        "--num-ps",
+        type=_COUNT,
+        metavar="N",
+        help="Parameter servers. [default: one a node]",
+    ),
+    click.option(
+        "--backup-workers",
+        type=_COUNT_OR_NONE,
+        default=0,
+        show_default=True,
+        metavar="K",
+        help="Update with the first N−K of N workers' gradients.",
+    ),
+    click.option(
+        "--steps",
+        type=_COUNT,
+        default=100,
+        show_default=True,
+        help="Measured steps.",
+    ),
+    click.option(
+        "--warmup",
+        type=_COUNT_OR_NONE,
+        default=10,
+        show_default=True,
+        help="Steps before them, which do not count.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "gpu"]),
+        default="auto",
+        show_default=True,
+        help="What the workers compute on. auto: GPUs, if the nodes have any.",
+    ),
+    click.option(
+        "--port-base",
+        type=click.IntRange(1024, 65535 - 256),
+        default=DEFAULT_FIRST_PORT,
+        show_default=True,
+        metavar="PORT",
+        help="First TCP port of the parameter servers; workers start 8 above it.",
+    ),
+    click.option(
+        "--learning-rate",
+        type=click.FloatRange(min=0, min_open=True),
+        default=0.01,
+        show_default=True,
+        help="Of plain gradient descent; it does not change the speed.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**31 - 1),
+        default=1,
+        show_default=True,
+        help="Of initial parameters and synthetic images.",
+    ),
+)
+
+logs_option = click.option(
+    "--logs",
+    "logs_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_LOGS,
+    show_default=True,
+    help="Where CSV logs, plots and the runs' folders are kept.",
+)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
+
+
+def make_options(model: str, batch_size: int, values: dict[str, Any]) -> Options:
+    """The options of a run from what Click gives for `training_options`."""
+    return Options(
+        model=model,
+        batch_size=batch_size,
+        gpus_per_node=values["gpus_per_node"],
+        strategy=values["strategy"],
+        synchronous=values["synchronous"],
+        parameter_servers=values["num_ps"],
+        backup_workers=values["backup_workers"],
+        warmup_steps=values["warmup"],
+        measured_steps=values["steps"],
+        device=values["device"],
+        first_port=values["port_base"],
+        learning_rate=values["learning_rate"],
+        seed=values["seed"],
+    )
+
+
+def make_where(values: dict[str, Any], count: int | None) -> Where:
+    """Where to run from what Click gives for `where_options`."""
+    return Where(
+        nodes_file=values["nodes_file"],
+        count=count,
+        remote_dir=values["remote_dir"],
+        ssh_config=values["ssh_config"],
+        python=values["python"],
+    )

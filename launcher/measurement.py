@@ -1,0 +1,182 @@
+"""One measurement: a run, its figures, and everything that is kept of it."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import perftest.protocol as protocol
+from launcher import provenance
+from launcher.plan import RunPlan
+from launcher.results.log import RunRow, append_row, log_path
+from launcher.results.run_folder import RunFolder
+from launcher.results.steps import frame
+from launcher.results.summary import Summary, summarise
+from launcher.results.warnings import RunWarning, in_one_cell, run_warnings
+from launcher.run import Outcome, RunObserver, execute
+from launcher.session import Session
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a measurement needs to know that is not in its plan.
+
+    argv: the command line, for run.json.  sweep_id, repeat: its place in a scaling study.
+    """
+
+    logs_dir: Path
+    argv: Sequence[str]
+    sweep_id: str = ""
+    repeat: int = 0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A finished run and where it was written."""
+
+    row: RunRow
+    summary: Summary
+    warnings: tuple[RunWarning, ...]
+    log: Path
+    folder: RunFolder
+    outcome: Outcome
+
+
+def new_run_id(now: datetime) -> str:
+    """A name for a run that no other has: `20261121-143000-9f3a1c`, in UTC."""
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def measure(
+    session: Session, plan: RunPlan, context: Context, observer: RunObserver
+) -> Measurement:
+    """Make one run and write its raw steps, its logs, run.json, and its row of the CSV log.
+
+    Raises NodeError when the run fails (the folder then holds what there is, and no row is
+    written), ResultsError when something cannot be written.
+    """
+    start = datetime.now(timezone.utc)
+    run_id = new_run_id(start)
+    folder = RunFolder(context.logs_dir, run_id).create()
+    facts = _facts(run_id, start, plan, context)
+    folder.write_run_json({**facts, "status": "running"})
+    outcome = Outcome()
+    try:
+        execute(session, plan, run_id, observer, folder.write_log, outcome)
+    except BaseException as error:
+        folder.write_steps(outcome.records)
+        reason = str(error) or type(error).__name__
+        folder.write_run_json({**facts, **_results(outcome), "status": "failed", "error": reason})
+        raise
+    folder.write_steps(outcome.records)
+    steps = frame(outcome.records)
+    job = plan.job
+    backup = len(plan.workers) - job.aggregate
+    summary = summarise(
+        steps, batch_per_gpu=job.batch_size, sync=job.synchronous, backup_workers=backup
+    )
+    warnings = run_warnings(
+        steps,
+        sync=job.synchronous,
+        backup_workers=backup,
+        nodes=len(plan.nodes),
+        machines=plan.machines,
+    )
+    row = _row(run_id, start, plan, context, summary, warnings)
+    log = log_path(context.logs_dir, job.model, job.batch_size)
+    outcome.problems += append_row(log, row)
+    folder.write_run_json(
+        {
+            **facts,
+            **_results(outcome),
+            "status": "finished",
+            "summary": summary.figures(),
+            "warnings": [str(warning) for warning in warnings],
+        }
+    )
+    return Measurement(row, summary, warnings, log, folder, outcome)
+
+
+def _row(
+    run_id: str,
+    start: datetime,
+    plan: RunPlan,
+    context: Context,
+    summary: Summary,
+    warnings: tuple[RunWarning, ...],
+) -> RunRow:
+    job = plan.job
+    versions = plan.hellos[0].versions
+    return RunRow(
+        run_id=run_id,
+        start_utc=f"{start:%Y-%m-%dT%H:%M:%SZ}",
+        model=job.model,
+        batch_per_gpu=job.batch_size,
+        nodes=len(plan.nodes),
+        gpus_per_node=plan.gpus_per_node,
+        gpus=len(plan.workers),
+        strategy=job.strategy,
+        sync=job.synchronous,
+        parameter_servers=len(plan.servers),
+        backup_workers=len(plan.workers) - job.aggregate,
+        precision=job.precision,
+        device=plan.device,
+        gpu_type=plan.gpu_type,
+        machines=plan.machines,
+        data="synthetic",
+        staged_from="",
+        warmup_steps=job.warmup_steps,
+        measured_steps=job.measured_steps,
+        **summary.figures(),
+        sweep_id=context.sweep_id,
+        repeat=context.repeat,
+        tensorflow=versions.tensorflow,
+        keras=versions.keras,
+        python=versions.python,
+        perftest=provenance.version(),
+        git_commit=provenance.git_commit(),
+        warnings=in_one_cell(warnings),
+    )
+
+
+def _facts(run_id: str, start: datetime, plan: RunPlan, context: Context) -> dict[str, object]:
+    return {
+        "run_id": run_id,
+        "start_utc": f"{start:%Y-%m-%dT%H:%M:%SZ}",
+        "argv": list(context.argv),
+        "sweep_id": context.sweep_id,
+        "repeat": context.repeat,
+        "perftest": provenance.version(),
+        "git_commit": provenance.git_commit(),
+        "launcher": provenance.launcher_versions(),
+        "protocol": protocol.VERSION,
+        "plan": {
+            "job": asdict(plan.job),
+            "device": plan.device,
+            "machines": plan.machines,
+            "nodes": [asdict(node) for node in plan.nodes],
+            "tasks": [asdict(task) for task in plan.tasks],
+        },
+        "hellos": [asdict(hello) for hello in plan.hellos],
+    }
+
+
+def _results(outcome: Outcome) -> dict[str, object]:
+    return {
+        "finished": {
+            str(worker): asdict(message) for worker, message in sorted(outcome.finished.items())
+        },
+        "startup": [asdict(phase) for phase in outcome.phases],
+        "seconds_to_first_step": _rounded(outcome.first_step_seconds),
+        "steps_by_phase": Counter(record.phase for record in outcome.records),
+        "problems": outcome.problems,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None or math.isnan(seconds) else round(seconds, 3)

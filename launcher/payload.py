@@ -1,0 +1,136 @@
+"""What travels to a node: the program as one tar stream, and the script that receives it."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from launcher.errors import (
+    NodeError,
+    PythonMissing,
+    RemoteDirectoryError,
+    UsageError,
+)
+
+_PACKAGES = ("perftest", "models")
+_MARK = ".perftest-session"
+
+# Exit statuses of the script below; 76 is that of perftest/__init__.py.
+_PYTHON_TOO_OLD = 76
+_DIRECTORY_STATUSES = {80, 81, 82, 83, 84}
+_NO_PYTHON = 85
+
+# Runs under the node's sh. It is the same for everybody and every run: directory, session,
+# interpreter and size come on its standard input, so that none of them shows in `ps`, and nothing
+# of them is ever read as shell. `read` takes no byte past its line from a pipe. Every command ends
+# in a separator, because the lines become one: a login shell may be csh, which takes no more.
+_SCRIPT = r"""
+umask 077;
+unset PYTHONSAFEPATH PYTHONHOME;
+fail() { printf "perftest: %s\n" "$2" >&2; exit "$1"; };
+IFS= read -r root && IFS= read -r session && IFS= read -r python && IFS= read -r size ||
+    fail 80 "the launcher went away";
+[ -n "$root" ] || root=${TMPDIR:-/tmp};
+case $root in /*) ;; *) root=$HOME/$root ;; esac;
+me=$(id -u);
+trusted() {
+    set -- $(ls "-ldn$2" -- "$1" 2>/dev/null);
+    [ "$3" = "$me" ] || [ "$3" = 0 ] || return 1;
+    case $1 in l*) ;; ?????????[tT]*) ;; ????????w*) return 1 ;; esac;
+};
+mkdir -p -- "$root" 2>/dev/null || [ -d "$root" ] || fail 81 "cannot make the directory $root";
+trusted "${root%/}/" && trusted "${root%/}" ||
+    fail 82 "$root belongs to somebody else, or everybody may write there";
+own=${root%/}/perftest-$me;
+mkdir -- "$own" 2>/dev/null;
+[ -d "$own" ] || fail 81 "cannot make the directory $own";
+[ ! -L "$own" ] && [ -O "$own" ] && chmod 700 -- "$own" ||
+    fail 82 "$own was made by somebody else";
+work=$own/$session;
+mkdir -- "$work" && cd -- "$work" && : >.perftest-session || fail 83 "cannot write in $own";
+head -c "$size" | tar -xzf - ||
+    { cd /; rm -rf -- "$work"; fail 84 "cannot unpack the program in $own"; };
+command -v -- "$python" >/dev/null 2>&1 ||
+    { cd /; rm -rf -- "$work"; fail 85 "there is no interpreter $python"; };
+exec "$python" -m perftest.agent
+"""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The program as a compressed tar file, with its SHA-256 as a hexadecimal text."""
+
+    data: bytes
+    sha256: str
+
+
+@cache
+def make_payload() -> Payload:
+    """Pack perftest/ and models/. The same files always give the same bytes."""
+    buffer = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for name, path in _files():
+            data = path.read_bytes()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            entry.mode = 0o600
+            tar.addfile(entry, io.BytesIO(data))
+    data = buffer.getvalue()
+    return Payload(data, hashlib.sha256(data).hexdigest())
+
+
+def _files() -> list[tuple[str, Path]]:
+    """Name in the tar file and path, for every source file, sorted."""
+    found: list[tuple[str, Path]] = []
+    for package in _PACKAGES:
+        root = source_folder(package) / package
+        for path in sorted(root.rglob("*.py")):
+            found.append((f"{package}/{path.relative_to(root).as_posix()}", path))
+    return found
+
+
+def source_folder(package: str) -> Path:
+    """The folder that a package of ours lies in: beside this one. Nothing is imported."""
+    folder = Path(__file__).parent.parent
+    if not (folder / package / "__init__.py").is_file():
+        raise RuntimeError(f"the package {package} is not installed beside the launcher")
+    return folder
+
+
+def script() -> str:
+    """The script that a transport starts on a node, as one line."""
+    return " ".join(line.strip() for line in _SCRIPT.strip().splitlines())
+
+
+def preamble(remote_dir: str, session: str, python: str, payload: Payload) -> bytes:
+    """What the script reads first.
+
+    Raises UsageError for a directory or interpreter that no line of text can hold.
+    """
+    for option, value in (("-r", remote_dir), ("--python", python)):
+        if not value.isprintable():
+            raise UsageError(f"{option} {value!r} has characters that do not print")
+    fields = (remote_dir, session, python, str(len(payload.data)))
+    return "".join(f"{field}\n" for field in fields).encode() + payload.data
+
+
+def bootstrap_error(node: str, status: int | None, said: str) -> NodeError | None:
+    """The failure that the script's exit status stands for, or None if it is none of its own."""
+    reason = said.strip().splitlines()[-1].removeprefix("perftest: ") if said.strip() else ""
+    if status in _DIRECTORY_STATUSES:
+        return RemoteDirectoryError(node, reason, "another directory with -r")
+    if status == _NO_PYTHON:
+        mend = "--python PATH, or python=PATH in the nodes file"
+        return PythonMissing(node, reason, mend)
+    if status == _PYTHON_TOO_OLD:
+        mend = "--python PATH of a newer one, or python=PATH in the nodes file"
+        return PythonMissing(node, reason, mend)
+    return None

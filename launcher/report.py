@@ -1,0 +1,172 @@
+"""What is printed of plans and results: tables that fit 80 columns, JSON, and the last line."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from launcher.measurement import Measurement
+from launcher.plan import RunPlan
+from launcher.results.log import RunRow
+
+
+def last_line(row: RunRow) -> str:
+    """The line that existing scripts look for."""
+    return (
+        f"Nodes: {row.nodes}; GPUs per node: {row.gpus_per_node}; "
+        f"Images/sec: {row.images_per_sec:.1f}"
+    )
+
+
+def print_measurement(console: Console, measurement: Measurement, plot: Path | None) -> None:
+    """The table of a finished run, what to know before trusting it, and where it was written."""
+    row = measurement.row
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _rows(row):
+        table.add_row(name, escape(value))
+    console.print(table)
+    for warning in measurement.warnings:
+        console.print(f"[yellow]note:[/] {escape(str(warning))}", highlight=False)
+    for problem in measurement.outcome.problems:
+        console.print(f"[yellow]note:[/] {escape(problem)}", highlight=False)
+    paths = [("log", measurement.log), ("plot", plot), ("run", measurement.folder.path)]
+    for name, path in paths:
+        if path is not None:
+            console.print(f"{name + ':':6}{escape(str(path))}", highlight=False, soft_wrap=True)
+    console.print(last_line(row), highlight=False)
+
+
+def _rows(row: RunRow) -> list[tuple[str, str]]:
+    where = f"{row.nodes} node{'s' * (row.nodes != 1)} × {row.gpus_per_node}"
+    if row.device == "gpu":
+        where += f" GPU{'s' * (row.gpus_per_node != 1)}"
+    else:
+        where += f" CPU worker{'s' * (row.gpus_per_node != 1)}"
+    if row.machines < row.nodes:
+        where += f", all processes on {row.machines} machine{'s' * (row.machines != 1)}"
+    return [
+        ("model", f"{row.model}, {row.batch_per_gpu} images per GPU and step, {row.data}"),
+        ("where", f"{where} ({row.gpu_type})"),
+        ("strategy", _strategy(row)),
+        ("images/sec", f"{_number(row.images_per_sec)}{_interval(row)}"),
+        (
+            "step time",
+            f"mean {_seconds(row.mean_time)}, median {_seconds(row.p50)}, "
+            f"95 % {_seconds(row.p95)}, max {_seconds(row.max)}",
+        ),
+        (
+            "speed",
+            f"mean {_number(row.mean_speed)}, uncertainty {_number(row.speed_uncertainty)}, "
+            f"jitter {_number(row.speed_jitter)} images/sec",
+        ),
+        ("steps", f"{row.measured_steps} measured after {row.warmup_steps} of warm-up"),
+    ]
+
+
+def _strategy(row: RunRow) -> str:
+    if row.strategy == "single":
+        return "single process"
+    text = f"{row.strategy}, {'synchronous' if row.sync else 'asynchronous'}"
+    text += f", {row.parameter_servers} parameter server{'s' * (row.parameter_servers != 1)}"
+    if row.backup_workers:
+        text += f", {row.backup_workers} backup worker{'s' * (row.backup_workers != 1)}"
+    return text
+
+
+def _interval(row: RunRow) -> str:
+    if math.isnan(row.ci_low):
+        return f" ({row.ci_method}, so no interval)"
+    return f" (95 %: {_number(row.ci_low)} to {_number(row.ci_high)}, {row.ci_method})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
+
+
+def measurement_json(measurement: Measurement, plot: Path | None) -> str:
+    """A finished run for programs. What is not a number becomes null."""
+    row = {key: _json_value(value) for key, value in asdict(measurement.row).items()}
+    return json.dumps(
+        {
+            **row,
+            "warnings": [asdict(warning) for warning in measurement.warnings],
+            "problems": measurement.outcome.problems,
+            "log": str(measurement.log),
+            "plot": None if plot is None else str(plot),
+            "run_folder": str(measurement.folder.path),
+        }
+    )
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_plan(console: Console, plan: RunPlan, commands: list[str]) -> None:
+    """A plan for people: what would run where."""
+    job = plan.job
+    console.print(
+        f"{escape(job.model)}, {job.batch_size} images per worker and step, {job.strategy}, "
+        f"{job.warmup_steps} + {job.measured_steps} steps, on {plan.device}",
+        highlight=False,
+    )
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("task", "node", "address", "runs on"):
+        table.add_column(name, overflow="fold")
+    for task in plan.tasks:
+        table.add_row(
+            task.name,
+            escape(plan.nodes[task.node].alias),
+            escape(task.address),
+            _runs_on(task.place),
+        )
+    console.print(table)
+    console.print("remote command of each node:", highlight=False)
+    for command in commands:
+        console.print("  " + escape(command), highlight=False, soft_wrap=True)
+    console.print("nothing was started", highlight=False)
+
+
+def _runs_on(place: Any) -> str:
+    if place.gpu is not None:
+        return escape(place.gpu)
+    return f"CPU {', '.join(map(str, place.cpus))}" if place.cpus else "any CPU"
+
+
+def plan_json(plan: RunPlan, commands: list[str]) -> str:
+    """A plan for programs."""
+    return json.dumps(
+        {
+            "job": asdict(plan.job),
+            "device": plan.device,
+            "nodes": [asdict(node) for node in plan.nodes],
+            "tasks": [asdict(task) for task in plan.tasks],
+            "commands": commands,
+        }
+    )
+
+
+def print_startup(console: Console, outcome: Any) -> None:
+    """Where the time to the first step went, for each task."""
+    console.print("seconds after its process started at which each task began:")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("task", "seconds", "began"):
+        table.add_column(name, justify="right" if name == "seconds" else "left")
+    for phase in outcome.phases:
+        table.add_row(
+            f"{phase.role} {phase.index}", f"{phase.elapsed_seconds:.2f}", escape(phase.name)
+        )
+    console.print(table)

@@ -1,0 +1,305 @@
+"""Open connections to the nodes of a test: connect, copy, greet, keep alive, let go.
+
+All nodes are opened at once (at most 32 in the same moment), and every failure is reported. One or
+many runs then go over the same connections.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from launcher import payload
+from launcher.errors import (
+    ConnectionLost,
+    NodeError,
+    NodesFailed,
+    ProtocolError,
+    PythonMissing,
+    TensorFlowMissing,
+)
+from launcher.nodes import Node
+from launcher.transports.base import Connection, Transport
+from perftest import protocol
+from perftest.protocol import AgentFailed, Greet, Heartbeat, Hello, MessageError, Stop
+
+# sshd refuses connections at random past its MaxStartups.
+_MOST_OPENING_AT_ONCE = 32
+_GREETING_SECONDS = 30.0
+_CLOSING_SECONDS = 12.0
+# What a node's shell may print before the agent's first line.
+_MAX_BANNER_BYTES = 1 << 20
+_KEPT_ERROR_BYTES = 8 << 10
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that came from a node: a message, or the error that ended its connection."""
+
+    node: int
+    what: object
+
+
+@dataclass(frozen=True)
+class NodeOptions:
+    """How the agents are started. python: the interpreter, where the node has none of its own."""
+
+    remote_dir: str
+    python: str
+
+
+class SessionObserver(Protocol):
+    """Is told how the opening goes; called from several threads."""
+
+    def node_greeted(self, node: int, hello: Hello) -> None:
+        """A node is ready."""
+
+
+class AgentChannel:
+    """One node: its connection, and the threads that read from it into a queue of events."""
+
+    def __init__(self, index: int, node: Node, events: queue.SimpleQueue[Event]) -> None:
+        self.index = index
+        self.node = node
+        self._events = events
+        self._connection: Connection | None = None
+        self._errors = bytearray()
+        self._error_reader: threading.Thread | None = None
+        self.ended = threading.Event()
+
+    def open(self, transport: Transport, script: str, first: bytes) -> None:
+        """Connect, start the script and send it its first input. Raises NodeError."""
+        self._connection = transport.open(self.node, script)
+        self._error_reader = self._thread(self._read_errors, "errors")
+        self._thread(self._read, "messages")
+        self._connection.send(first)
+
+    def send(self, message: object) -> None:
+        """Send a message. A lost connection is told by the reader, not here."""
+        if self._connection is not None and not self.ended.is_set():
+            try:
+                self._connection.send(protocol.encode(message))
+            except NodeError:
+                return
+
+    def close(self) -> None:
+        """Let go of the connection; the agent sees the end of its input."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _thread(self, target: Callable[[], None], name: str) -> threading.Thread:
+        thread = threading.Thread(target=target, name=f"{self.node.alias} {name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _read(self) -> None:
+        assert self._connection is not None  # noqa: S101 - open() has set it
+        try:
+            self._read_messages(self._connection)
+            error = self._why_ended(self._connection)
+        except MessageError as problem:
+            error = ProtocolError(self.node.label, str(problem), "runtest check")
+        except NodeError as problem:
+            error = problem
+        self.ended.set()
+        self._events.put(Event(self.index, error))
+        self._connection.close()
+
+    def _read_messages(self, connection: Connection) -> None:
+        marker = b"\n" + protocol.MARKER.encode() + b"\n"
+        buffer = b"\n"
+        greeted = False
+        while data := connection.receive():
+            buffer += data
+            if not greeted:
+                _, found, rest = buffer.partition(marker)
+                if not found:
+                    if len(buffer) > _MAX_BANNER_BYTES:
+                        raise MessageError("over 1 MiB of text came before the agent's first line")
+                    continue
+                greeted, buffer = True, rest
+            *lines, buffer = buffer.split(b"\n")
+            for line in lines:
+                self._events.put(Event(self.index, protocol.decode(line)))
+            if len(buffer) > protocol.MAX_LINE_BYTES:
+                raise MessageError(f"a line of more than {protocol.MAX_LINE_BYTES >> 20} MiB")
+
+    def _read_errors(self) -> None:
+        assert self._connection is not None  # noqa: S101 - open() has set it
+        while data := self._connection.receive_errors():
+            self._errors += data
+            del self._errors[:-_KEPT_ERROR_BYTES]
+
+    def _why_ended(self, connection: Connection) -> NodeError:
+        status = connection.wait(2.0)
+        if self._error_reader is not None:
+            self._error_reader.join(1.0)
+        said = "".join(
+            c if c.isprintable() or c == "\n" else " "
+            for c in self._errors.decode("utf-8", "replace")
+        )
+        known = payload.bootstrap_error(self.node.label, status, said)
+        if known is not None:
+            return known
+        last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
+        how = "was lost" if status in (None, -1) else f"ended (status {status})"
+        text = f"the connection to the agent {how}" + (f": {last[0][:300]}" if last else "")
+        return ConnectionLost(
+            self.node.label, text, f"runtest check, and look at {self.node.alias}"
+        )
+
+
+class Session:
+    """The open, greeted nodes of a test. Use as a context manager."""
+
+    def __init__(
+        self, nodes: Sequence[Node], transport: Transport, options: NodeOptions, session_id: str
+    ) -> None:
+        self.id = session_id
+        self.nodes = tuple(nodes)
+        self.hellos: tuple[Hello, ...] = ()
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._transport = transport
+        self._options = options
+        self._channels = [AgentChannel(i, node, self.events) for i, node in enumerate(nodes)]
+        self._over = threading.Event()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def open(self, greet: Callable[[Node], Greet], observer: SessionObserver) -> None:
+        """Open and greet all nodes.
+
+        Raises NodesFailed (or the one NodeError) with every failure, once all have answered or
+        their time is up.
+        """
+        limit = threading.Semaphore(_MOST_OPENING_AT_ONCE)
+        for channel in self._channels:
+            threading.Thread(
+                target=self._open_one, args=(channel, greet(channel.node), limit), daemon=True
+            ).start()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        hellos, failures = self._gather_hellos(observer)
+        if failures:
+            raise failures[0] if len(failures) == 1 else NodesFailed(failures)
+        self.hellos = tuple(hellos[i] for i in range(len(self.nodes)))
+
+    def send(self, node: int, message: object) -> None:
+        """Send a message to one node's agent."""
+        self._channels[node].send(message)
+
+    def broadcast(self, message: object) -> None:
+        """Send a message to all agents."""
+        for channel in self._channels:
+            channel.send(message)
+
+    def is_open(self, node: int) -> bool:
+        """Whether the node's connection still stands."""
+        return not self._channels[node].ended.is_set()
+
+    def close(self) -> None:
+        """Tell all agents to stop, wait a bounded time until they have, and let go."""
+        if self._over.is_set():
+            return
+        self.broadcast(Stop())
+        deadline = time.monotonic() + _CLOSING_SECONDS
+        try:
+            for channel in self._channels:
+                channel.ended.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of all connections at once; the agents see the end of their input."""
+        self._over.set()
+        for channel in self._channels:
+            channel.close()
+        self._transport.close()
+
+    def describe(self, node: Node) -> str:
+        """The command that is run for a node, for --dry-run."""
+        return self._transport.describe(node, payload.script())
+
+    def _open_one(self, channel: AgentChannel, greet: Greet, limit: threading.Semaphore) -> None:
+        first = payload.preamble(
+            self._options.remote_dir,
+            f"{self.id}.{channel.index}",
+            channel.node.python or self._options.python,
+            payload.make_payload(),
+        )
+        try:
+            with limit:
+                channel.open(self._transport, payload.script(), first + protocol.encode(greet))
+        except ConnectionLost:
+            return  # the reader says why
+        except NodeError as error:
+            self._give_up(channel, error)
+        except Exception as error:  # a thread's error must not be lost
+            self._give_up(
+                channel, NodeError(channel.node.label, f"{type(error).__name__}: {error}")
+            )
+
+    def _give_up(self, channel: AgentChannel, error: NodeError) -> None:
+        channel.ended.set()
+        self.events.put(Event(channel.index, error))
+
+    def _gather_hellos(self, observer: SessionObserver) -> tuple[dict[int, Hello], list[NodeError]]:
+        deadline = time.monotonic() + _GREETING_SECONDS
+        hellos: dict[int, Hello] = {}
+        failures: dict[int, NodeError] = {}
+        while len(hellos) + len(failures) < len(self.nodes):
+            try:
+                event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            node = self.nodes[event.node]
+            error: NodeError | None
+            if isinstance(event.what, Hello) and event.node not in hellos:
+                error = check_hello(node, event.what)
+                hellos[event.node] = event.what
+                observer.node_greeted(event.node, event.what)
+            elif isinstance(event.what, NodeError):
+                error = event.what
+            else:
+                error = ProtocolError(node.label, f"sent {_shown(event.what)} as its greeting")
+            if error is not None:
+                hellos.pop(event.node, None)
+                failures.setdefault(event.node, error)
+        for i, node in enumerate(self.nodes):
+            if i not in hellos and i not in failures:
+                reason = f"no greeting within {_GREETING_SECONDS:.0f} s"
+                failures[i] = ConnectionLost(node.label, reason, f"look at {node.alias} by hand")
+        return hellos, [failures[i] for i in sorted(failures)]
+
+    def _beat(self) -> None:
+        while not self._over.wait(protocol.HEARTBEAT_SECONDS):
+            self.broadcast(Heartbeat())
+
+
+def check_hello(node: Node, hello: Hello) -> NodeError | None:
+    """What makes a greeted node unusable, if anything does."""
+    if hello.version != protocol.VERSION:
+        return ProtocolError(node.label, f"speaks version {hello.version} of the protocol")
+    if not hello.versions.tensorflow:
+        return TensorFlowMissing(
+            node.label,
+            f"{hello.executable} has no TensorFlow",
+            f"on {node.alias}: {hello.executable} -m pip install tensorflow, "
+            "or --python PATH of an interpreter that has it",
+        )
+    if tuple(map(int, hello.versions.python.split(".")[:2])) < (3, 10):
+        return PythonMissing(node.label, f"{hello.executable} is Python {hello.versions.python}")
+    return None
+
+
+def _shown(message: object) -> str:
+    if isinstance(message, AgentFailed):
+        return f"{message.error[:300]!r}"
+    return type(message).__name__
