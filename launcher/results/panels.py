@@ -22,6 +22,7 @@ IDEAL_GREY = "#8A8A8A"
 POWERS_FOR_A_LOG_AXIS = 3
 MOST_RUNS_SHOWN = 40
 MOST_LINES_WITH_LABELS = 2
+STRIP_ROW_INCHES = 0.17
 MOST_LEGEND_ENTRIES_INSIDE = 4
 LABEL_GROUND = {
     "boxstyle": "square,pad=0.1",
@@ -102,9 +103,9 @@ def efficiency_strip(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set_title("measured ÷ ideal", loc="left", fontsize=7.5, style="italic", pad=2)
 
 
-def strip_height(lines: Sequence[Line]) -> float:
-    """How high the strip is, as a part of the height of the plot above it."""
-    return 0.055 * len(_with_efficiency(lines)) + 0.02
+def strip_inches(lines: Sequence[Line]) -> float:
+    """How high the strip is; nothing where there is none."""
+    return STRIP_ROW_INCHES * len(_with_efficiency(lines)) if needs_strip(lines) else 0.0
 
 
 def legend_rows(lines: Sequence[Line]) -> int:
@@ -147,7 +148,7 @@ def _limits(axes: Axes, lines: Sequence[Line], counts: Sequence[int]) -> None:
         lowest = min(_lowest(point) for point in points)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set_xlim(counts[0] / 1.35, counts[-1] * 1.45)
+        axes.set_xlim(counts[0] / 1.6, counts[-1] * 1.45)
         axes.set_ylim(lowest / 1.6, top * (top / lowest) ** 0.12 * 1.25)
         axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
         axes.xaxis.set_major_locator(FixedLocator(powers))
@@ -165,7 +166,7 @@ def _ideal_lines(axes: Axes, lines: Sequence[Line], counts: Sequence[int]) -> No
     """One GPU's speed times the number of GPUs, once for each baseline."""
     baselines = list(dict.fromkeys(line.baseline for line in lines if line.baseline is not None))
     ends = np.array([min(1, counts[0]), counts[-1]])
-    label = "ideal (each from its own one)"
+    label = "ideal (one for each baseline)"
     if len(baselines) == 1:
         label = f"ideal ({baselines[0].name.replace('_', ' ')})"
     for place, baseline in enumerate(baselines):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,24 @@ SVG_STYLE: dict[Any, Any] = {
     "path.simplify": False,
 }
 WIDTH_INCHES = 9.0
-HEIGHT_INCHES = 5.4
-LINE_HEIGHT = 0.031  # of a line of the caption, as a part of the figure's height
+PLOT_INCHES = 3.7
+X_AXIS_INCHES = 0.55
+LINE_INCHES = 0.17
+
+
+@dataclass(frozen=True)
+class Room:
+    """Inches of height: above the panels, below them, and of the strip of efficiencies."""
+
+    title: float
+    caption: float
+    strip: float
+
+    @property
+    def height(self) -> float:
+        """Of the whole figure."""
+        gap = X_AXIS_INCHES + 0.1 if self.strip else 0.0
+        return self.title + PLOT_INCHES + gap + self.strip + X_AXIS_INCHES + self.caption
 
 
 def plot_logs(logs_dir: Path, problems: list[str] | None = None) -> list[Path]:
@@ -71,13 +88,18 @@ def draw(
 ) -> str:
     """The SVG of a log's rows, as text; `steps` is the newest run's row and its raw steps."""
     lines = points.lines(rows, ideal)
+    words = caption(rows, lines)
+    room = Room(
+        title=0.65 + LINE_INCHES * panels.legend_rows(lines),
+        caption=0.15 + LINE_INCHES * (words.count("\n") + 1),
+        strip=panels.strip_inches(lines),
+    )
     with mpl.rc_context(SVG_STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES))
+        figure = Figure(figsize=(WIDTH_INCHES, room.height))
         canvas = FigureCanvasSVG(figure)
-        words = caption(rows, lines)
-        figure.suptitle(title(rows), x=0.02, y=0.965, ha="left", fontsize=12, fontweight="bold")
-        figure.text(0.02, 0.025, words, ha="left", va="bottom", fontsize=8, linespacing=1.35)
-        _panels(figure, rows, lines, steps, LINE_HEIGHT * (words.count("\n") + 1))
+        figure.text(0.02, 1 - 0.3 / room.height, title(rows), fontsize=12, fontweight="bold")
+        figure.text(0.02, 0.13 / room.height, words, va="bottom", fontsize=8, linespacing=1.35)
+        _panels(figure, room, rows, lines, steps)
         text = io.StringIO()
         canvas.print_svg(text, metadata={"Date": None, "Creator": None})
     return text.getvalue()
@@ -85,22 +107,31 @@ def draw(
 
 def _panels(
     figure: Figure,
+    room: Room,
     rows: pd.DataFrame,
     lines: Sequence[Line],
     steps: tuple[pd.Series, pd.DataFrame] | None,
-    caption_height: float,
 ) -> None:
     """Put the panels where title and caption leave room."""
-    top = 0.88 - LINE_HEIGHT * panels.legend_rows(lines)
-    place = {"left": 0.1, "right": 0.975, "top": top, "bottom": caption_height + 0.13}
+    bottom = (room.caption + X_AXIS_INCHES) / room.height
+    top = 1 - room.title / room.height
     widths = (2.6, 1) if steps is not None else (1,)
-    grid = figure.add_gridspec(1, len(widths), width_ratios=widths, wspace=0.2, **place)
-    if panels.needs_strip(lines):
-        ratios = (1, panels.strip_height(lines))
-        inner = grid[0].subgridspec(2, 1, height_ratios=ratios, hspace=0.3)
+    grid = figure.add_gridspec(
+        1,
+        len(widths),
+        width_ratios=widths,
+        wspace=0.2,
+        left=0.1,
+        right=0.975,
+        top=top,
+        bottom=bottom,
+    )
+    if room.strip:
+        heights = (PLOT_INCHES, X_AXIS_INCHES + 0.1, room.strip)
+        inner = grid[0].subgridspec(3, 1, height_ratios=heights, hspace=0)
         axes = figure.add_subplot(inner[0])
         panels.scaling(axes, lines, panels.x_name(rows))
-        panels.efficiency_strip(figure.add_subplot(inner[1], sharex=axes), lines)
+        panels.efficiency_strip(figure.add_subplot(inner[2], sharex=axes), lines)
     else:
         panels.scaling(figure.add_subplot(grid[0]), lines, panels.x_name(rows))
     if steps is not None:
