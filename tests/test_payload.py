@@ -1,0 +1,182 @@
+"""What travels to a node, and the script that receives it, run by the shells that nodes have."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from launcher import payload
+from launcher.errors import PythonMissing, RemoteDirectoryError, UsageError
+from perftest import protocol
+from perftest.protocol import Greet, Hello, Stop
+
+GREETING = protocol.encode(Greet(protocol.VERSION, "s", 2222, 2)) + protocol.encode(Stop())
+root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can make files of others")
+
+
+def receive(
+    directory: str, python: str = sys.executable, shell: str = "sh", session: str = "s1"
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the script as sshd would: the user's shell is given one line."""
+    line = "exec " + shlex.join(["sh", "-c", payload.script()])
+    first = payload.preamble(directory, session, python, payload.make_payload())
+    return subprocess.run(
+        [shell, "-c", line], input=first + GREETING, capture_output=True, timeout=30
+    )
+
+
+def hello_of(done: subprocess.CompletedProcess[bytes]) -> Hello:
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert lines[0] == protocol.MARKER.encode()
+    message = protocol.decode(lines[1])
+    assert isinstance(message, Hello)
+    return message
+
+
+def error_of(done: subprocess.CompletedProcess[bytes]) -> Exception | None:
+    assert done.stdout == b""
+    return payload.bootstrap_error("node1", done.returncode, done.stderr.decode())
+
+
+def test_the_same_files_give_the_same_bytes() -> None:
+    first = payload.make_payload()
+    payload.make_payload.cache_clear()
+    assert payload.make_payload() == first
+
+
+def test_only_the_program_travels() -> None:
+    with tarfile.open(fileobj=io.BytesIO(payload.make_payload().data)) as tar:
+        names = tar.getnames()
+    assert {name.split("/")[0] for name in names} == {"perftest", "models"}
+    assert all(name.endswith(".py") for name in names)
+    assert {"perftest/agent.py", "perftest/strategies/single.py", "models/resnet.py"} <= set(names)
+
+
+def test_the_agent_greets_from_a_private_directory_and_leaves_nothing_in_it(
+    tmp_path: Path,
+) -> None:
+    hello = hello_of(receive(str(tmp_path)))
+    own = tmp_path / f"perftest-{os.getuid()}"
+    assert hello.directory == str(own / "s1")
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert list(own.iterdir()) == []
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "csh", "fish"])
+def test_any_login_shell_will_do(tmp_path: Path, shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    hello_of(receive(str(tmp_path), shell=shell))
+
+
+@pytest.mark.parametrize(
+    "name", ["with space", "$(touch x)", "a;b", "quote'\"", "-rf", "`id`", "*", "ünï", "a\\nb"]
+)
+def test_a_directory_s_name_is_never_read_as_shell(tmp_path: Path, name: str) -> None:
+    hello = hello_of(receive(str(tmp_path / name)))
+    assert hello.directory == str(tmp_path / name / f"perftest-{os.getuid()}" / "s1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_no_directory_means_the_node_s_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert hello_of(receive("")).directory.startswith(str(tmp_path))
+
+
+def test_a_relative_directory_is_one_of_the_user_s_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert hello_of(receive("bench")).directory.startswith(str(tmp_path / "bench"))
+
+
+def test_a_directory_that_cannot_be_made_is_an_error_that_names_it() -> None:
+    error = error_of(receive("/proc/nothing/here"))
+    assert isinstance(error, RemoteDirectoryError)
+    assert "cannot make the directory /proc/nothing/here" in str(error)
+
+
+def test_a_file_in_the_place_of_the_directory_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    assert isinstance(error_of(receive(str(tmp_path / "x"))), RemoteDirectoryError)
+
+
+def test_a_directory_where_everybody_may_write_is_refused(tmp_path: Path) -> None:
+    planted = tmp_path / "x"
+    planted.mkdir()
+    planted.chmod(0o777)
+    error = error_of(receive(str(planted)))
+    assert isinstance(error, RemoteDirectoryError)
+    assert "everybody may write there" in str(error)
+    planted.chmod(0o1777)  # as /tmp is
+    hello_of(receive(str(planted)))
+
+
+@root_only
+def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    planted = tmp_path / "x"
+    planted.mkdir()
+    os.chown(planted, 65534, 65534)
+    assert isinstance(error_of(receive(str(planted))), RemoteDirectoryError)
+
+
+@root_only
+def test_a_link_that_somebody_else_planted_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real")
+    hello_of(receive(str(link)))
+    os.lchown(link, 65534, 65534)
+    assert isinstance(error_of(receive(str(link))), RemoteDirectoryError)
+
+
+def test_a_link_in_the_place_of_our_own_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"perftest-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    assert isinstance(error_of(receive(str(tmp_path))), RemoteDirectoryError)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_session_that_is_there_already_is_not_touched(tmp_path: Path) -> None:
+    other = tmp_path / f"perftest-{os.getuid()}" / "s1"
+    other.mkdir(parents=True)
+    (other / "precious").touch()
+    assert isinstance(error_of(receive(str(tmp_path))), RemoteDirectoryError)
+    assert (other / "precious").exists()
+
+
+def test_a_missing_interpreter_is_an_error_that_names_it(tmp_path: Path) -> None:
+    error = error_of(receive(str(tmp_path), python="/opt/none/bin/python3"))
+    assert isinstance(error, PythonMissing)
+    assert "there is no interpreter /opt/none/bin/python3" in str(error)
+    assert list((tmp_path / f"perftest-{os.getuid()}").iterdir()) == []
+
+
+def test_a_value_that_no_line_can_hold_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(UsageError):
+        payload.preamble("/tmp/a\nb", "s", "python3", payload.make_payload())
+
+
+def test_the_script_is_one_line_without_anything_of_a_user() -> None:
+    assert "\n" not in payload.script()
+    assert payload.script() == payload.script()
+
+
+def test_a_launcher_that_vanishes_in_the_middle_of_the_copy_leaves_nothing(tmp_path: Path) -> None:
+    first = payload.preamble(str(tmp_path), "s1", sys.executable, payload.make_payload())
+    done = subprocess.run(
+        ["sh", "-c", payload.script()], input=first[: len(first) // 2], capture_output=True
+    )
+    assert isinstance(error_of(done), RemoteDirectoryError)
+    assert list((tmp_path / f"perftest-{os.getuid()}").iterdir()) == []
