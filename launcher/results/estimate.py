@@ -146,3 +146,16 @@ def _joint_degrees(errors: Sequence[float], degrees: Sequence[float]) -> float:
     below = sum(error**4 / free for error, free in zip(errors, degrees, strict=True))
     above = sum(error**2 for error in errors) ** 2
     return float(min(above / below, 1e9)) if below > 0 else float(max(degrees))
+
+
+def with_spread(run: Estimate, spread: float, degrees: float) -> Estimate:
+    """The estimate of one run as one of the speeds that runs have: its own error, and the spread of
+    runs.
+
+    `spread` is the relative standard deviation between runs, known to `degrees` degrees of freedom.
+    """
+    if math.isnan(run.relative_error):
+        return run
+    parts = (run.relative_error, spread)
+    joint = _joint_degrees(parts, (run.degrees, degrees))
+    return Estimate(run.value, math.hypot(*parts), joint, run.method)

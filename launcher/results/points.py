@@ -84,8 +84,10 @@ def run_estimates(rows: pd.DataFrame) -> tuple[Estimate, ...]:
 
 
 def text(number: float) -> str:
-    """A whole number without its `.0`; nothing for nan."""
-    return "" if math.isnan(number) else f"{number:g}"
+    """A number to the last digit, but a whole one without its `.0`; nothing for nan."""
+    if math.isnan(number):
+        return ""
+    return repr(float(number)) if number % 1 or math.isinf(number) else f"{number:.0f}"
 
 
 def _shapes(group: pd.DataFrame) -> list[list[pd.DataFrame]]:

@@ -1,0 +1,40 @@
+"""A comparison for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from launcher.results.compare import Comparison
+
+COLOURS = {"faster": "green", "slower": "red"}
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """One row per configuration, within 80 columns; under it what each ratio was taken over."""
+    methods = sorted({one.method for one in comparisons if one.method})
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    table.caption = "B ÷ A over " + "; ".join(methods) if methods else None
+    table.add_column("configuration", overflow="fold", min_width=20)
+    for name in ("A", "B", "B ÷ A", "95 %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold", min_width=8)
+    for one in comparisons:
+        ratio = one.ratio
+        known = ratio.value == ratio.value
+        bounded = ratio.low == ratio.low
+        table.add_row(
+            Text(one.name),
+            _speed(one.speed_a),
+            _speed(one.speed_b),
+            f"{ratio.value:.3f}" if known else "",
+            f"{ratio.low:.3f}–{ratio.high:.3f}" if bounded else "",
+            Text(one.verdict, style=COLOURS.get(one.verdict, "")),
+        )
+    return table
+
+
+def _speed(images_per_sec: float) -> str:
+    return "" if images_per_sec != images_per_sec else f"{images_per_sec:,.1f}"

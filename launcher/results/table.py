@@ -1,0 +1,115 @@
+"""All runs as one table: for notebooks as a CSV with the columns that they know, for people on the
+terminal.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from launcher.results import estimate
+from launcher.results.files import written_beside
+from launcher.results.log import COLUMNS
+from launcher.results.log_reading import find_logs, read_log
+from launcher.results.points import OLDER_LOG, text
+
+# The names that notebooks read, in their order, and where each comes from.
+KNOWN = {
+    "mean_speed": "mean_speed",
+    "Mean_Time_Per_Step": "mean_time",
+    "speed_uncertainty": "speed_uncertainty",
+    "Speed_Jitter": "speed_jitter",
+    "gpu_type": "gpu_type",
+    "num_gpu": "gpus",
+    "staged_from": "staged_from",
+}
+OURS = tuple(name for name in COLUMNS if name not in KNOWN.values())
+FILE_NAME = "{today:%Y-%m-%d}:TF_PERFORMANCE_RESULTS.csv"
+MOST_ROWS_SHOWN = 200
+
+
+def collect(logs_dir: Path, problems: list[str] | None = None) -> pd.DataFrame:
+    """The rows of all logs of a folder (or of one log), oldest first. Raises LogsError."""
+    rows = pd.concat(_tables(logs_dir, problems), ignore_index=True)
+    return rows.sort_values("start_utc", kind="stable", ignore_index=True)
+
+
+def write_results_table(
+    logs_dir: Path, out: Path, today: date, problems: list[str] | None = None
+) -> Path:
+    """Write all runs as one CSV and return its path.
+
+    `out` is a folder, where the file is named for `today`, or the file itself. One log is held at a
+    time. Raises LogsError and ResultsError.
+    """
+    out = Path(out)
+    path = out if out.suffix == ".csv" else out / FILE_NAME.format(today=today)
+    with written_beside(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["", *KNOWN, *OURS])
+        number = 0
+        for rows in _tables(logs_dir, problems):
+            for row in _for_notebooks(rows).itertuples(index=False):
+                writer.writerow([number, *(text(c) if isinstance(c, float) else c for c in row)])
+                number += 1
+    return path
+
+
+def results_table(rows: pd.DataFrame, most: int = MOST_ROWS_SHOWN) -> Table:
+    """The newest `most` rows for a terminal of 80 columns or more."""
+    shown = rows.tail(most)
+    hidden = len(rows) - len(shown)
+    caption = f"{hidden} older runs are in the CSV alone" if hidden else None
+    table = Table(caption=caption, pad_edge=False, box=None, header_style="bold")
+    for name, least in (("when", 10), ("model", 8), ("batch", 5), ("n × g", 5), ("strategy", 8)):
+        right = "right" if name in ("batch", "n × g") else "left"
+        table.add_column(name, justify=right, min_width=least, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    for name in ("images/sec", "± 95 %", "step [ms]"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for _, row in shown.iterrows():
+        table.add_row(*(Text(cell) for cell in _cells(row)))
+    return table
+
+
+def _tables(logs_dir: Path, problems: list[str] | None) -> Iterator[pd.DataFrame]:
+    for path in find_logs(logs_dir):
+        rows, left_out = read_log(path)
+        if problems is not None:
+            problems.extend(left_out)
+        yield rows
+
+
+def _for_notebooks(rows: pd.DataFrame) -> pd.DataFrame:
+    """The known columns under their known names, and ours behind. Without GPUs the type is the
+    device.
+    """
+    filled = rows.assign(
+        mean_speed=rows["mean_speed"].fillna(rows["images_per_sec"]),
+        gpu_type=rows["gpu_type"].where(rows["gpu_type"] != "", rows["device"]),
+    )
+    known = filled[list(KNOWN.values())].set_axis(list(KNOWN), axis="columns")
+    return pd.concat([known, filled[list(OURS)]], axis="columns")
+
+
+def _cells(row: pd.Series) -> Iterable[str]:
+    speed = estimate.from_row(
+        row["images_per_sec"], row["ci_low"], row["ci_high"], row["ci_method"]
+    )
+    shape = [text(row["nodes"]), text(row["gpus_per_node"])]
+    strategy = row["strategy"].replace("_", " ") or OLDER_LOG
+    return (
+        row["start_utc"][:10],
+        row["model"],
+        text(row["batch_per_gpu"]),
+        " × ".join(shape) if all(shape) else text(row["gpus"]),
+        strategy + (" async" if row["sync"] == "False" else ""),
+        f"{speed.value:,.1f}",
+        "" if speed.half_width != speed.half_width else f"{speed.half_width:.1%}",
+        "" if row["mean_time"] != row["mean_time"] else f"{1000 * row['mean_time']:,.1f}",
+    )
