@@ -4,16 +4,16 @@ it.
 How a verdict comes about (decided here, argued in `compare`): - Where both have two runs or more,
 the runs are the sample: Welch's test on the logarithms of their speeds. - Else the newest run of
 each is taken with its batch means. These know nothing of how much runs differ, so a run-to-run
-spread is added: the one seen in configurations that were repeated, else 2 %, and it is said which.
-- A verdict needs a p-value that, corrected for the number of configurations by Holm's method, makes
-any wrong verdict on two equals rarer than 2 %. So an interval may just miss 1 and there is still
-none.
+spread is added: the one seen in configurations that were repeated; where none were, 2 %, or what
+the batches of the run itself differ by when that is more. It is said which. - A verdict needs a
+p-value that, corrected for the number of configurations by Holm's method, makes any wrong verdict
+on two equals rarer than 2 %. So an interval may just miss 1 and there is still none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -44,7 +44,10 @@ CONFIGURATION = (
 FEWEST_RUNS = 2
 FAMILY_LEVEL = 0.02
 ASSUMED_SPREAD = 0.02
+ASSUMED = "assumed, at least"
 FEWEST_DEGREES_OF_SPREAD = 3
+
+DETAILS = ("precision", "device", "data", "staged_from", "gpu_type")
 
 Key = tuple[str, ...]
 
@@ -73,9 +76,10 @@ class Comparison:
     method: str
     verdict: Verdict
 
-    @property
-    def name(self) -> str:
-        """The configuration in a few words: `resnet b32, 2 × 4, parameter server`."""
+    def name(self, besides: Collection[str] = ()) -> str:
+        """The configuration in a few words, without the facts in `besides`: `resnet b32, 2 × 4,
+        single`.
+        """
         facts = self.configuration
         shape = (facts["nodes"], facts["gpus_per_node"])
         words = [
@@ -83,7 +87,7 @@ class Comparison:
             " × ".join(shape) if all(shape) else f"{facts['gpus']} GPUs",
             facts["strategy"].replace("_", " ") or OLDER_LOG,
             "async" if facts["sync"] == "False" else "",
-            *(facts[name] for name in ("precision", "device", "data", "gpu_type") if name in facts),
+            *(facts.get(name, "") for name in DETAILS if name not in besides),
         ]
         return ", ".join(word for word in words if word)
 
@@ -121,7 +125,7 @@ def run_spread(groups: Sequence[pd.DataFrame]) -> Spread:
     logs = [np.log(rows["images_per_sec"].to_numpy()) for rows in groups if len(rows) > 1]
     degrees = sum(len(speeds) - 1 for speeds in logs)
     if degrees < FEWEST_DEGREES_OF_SPREAD:
-        return Spread(ASSUMED_SPREAD, math.inf, "assumed")
+        return Spread(ASSUMED_SPREAD, math.inf, ASSUMED)
     squares = sum(float(((speeds - speeds.mean()) ** 2).sum()) for speeds in logs)
     return Spread(math.sqrt(squares / degrees), degrees, "seen in repeats")
 
@@ -161,8 +165,15 @@ def _over_runs(rows: pd.DataFrame) -> Estimate:
 
 
 def _newest(rows: pd.DataFrame, spread: Spread) -> Estimate:
-    """The newest run, with its own error and the spread between runs."""
+    """The newest run, with its own error and the spread between runs.
+
+    On a machine whose speed wanders within a run it wanders at least as far between runs, so an
+    assumed spread is never less than what the batches of steps differ by.
+    """
     (run,) = run_estimates(rows.sort_values("start_utc", kind="stable").tail(1))
+    between_batches = run.relative_error * math.sqrt(run.degrees + 1)
+    if spread.source == ASSUMED and between_batches > spread.value:
+        return estimate.with_spread(run, between_batches, run.degrees)
     return estimate.with_spread(run, spread.value, spread.degrees)
 
 

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from launcher.results.compare import Comparison
+from launcher.results.compare import DETAILS, Comparison
 
 COLOURS = {"faster": "green", "slower": "red"}
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """One row per configuration, within 80 columns; under it what each ratio was taken over."""
+    shared = {
+        fact for fact in DETAILS if len({one.configuration.get(fact) for one in comparisons}) == 1
+    }
     methods = sorted({one.method for one in comparisons if one.method})
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
     table.caption = "B ÷ A over " + "; ".join(methods) if methods else None
@@ -26,7 +29,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         known = ratio.value == ratio.value
         bounded = ratio.low == ratio.low
         table.add_row(
-            Text(one.name),
+            Text(one.name(besides=shared)),
             _speed(one.speed_a),
             _speed(one.speed_b),
             f"{ratio.value:.3f}" if known else "",

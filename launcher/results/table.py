@@ -8,6 +8,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 from rich.table import Table
@@ -32,6 +33,18 @@ KNOWN = {
 OURS = tuple(name for name in COLUMNS if name not in KNOWN.values())
 FILE_NAME = "{today:%Y-%m-%d}:TF_PERFORMANCE_RESULTS.csv"
 MOST_ROWS_SHOWN = 200
+COLUMNS_SHOWN = (
+    "when",
+    "model",
+    "batch",
+    "n × g",
+    "strategy",
+    "images/sec",
+    "± 95 %",
+    "ms/step",
+)
+MAY_WRAP = ("model", "strategy")  # where there are but 80 columns
+WORDS = ("when", "model", "strategy")
 
 
 def collect(logs_dir: Path, problems: list[str] | None = None) -> pd.DataFrame:
@@ -67,11 +80,9 @@ def results_table(rows: pd.DataFrame, most: int = MOST_ROWS_SHOWN) -> Table:
     hidden = len(rows) - len(shown)
     caption = f"{hidden} older runs are in the CSV alone" if hidden else None
     table = Table(caption=caption, pad_edge=False, box=None, header_style="bold")
-    for name, least in (("when", 10), ("model", 8), ("batch", 5), ("n × g", 5), ("strategy", 8)):
-        right = "right" if name in ("batch", "n × g") else "left"
-        table.add_column(name, justify=right, min_width=least, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
-    for name in ("images/sec", "± 95 %", "step [ms]"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in COLUMNS_SHOWN:
+        justify: Literal["left", "right"] = "left" if name in WORDS else "right"
+        table.add_column(name, justify=justify, no_wrap=name not in MAY_WRAP, overflow="fold")
     for _, row in shown.iterrows():
         table.add_row(*(Text(cell) for cell in _cells(row)))
     return table
@@ -108,7 +119,7 @@ def _cells(row: pd.Series) -> Iterable[str]:
         row["model"],
         text(row["batch_per_gpu"]),
         " × ".join(shape) if all(shape) else text(row["gpus"]),
-        strategy + (" async" if row["sync"] == "False" else ""),
+        ("async " if row["sync"] == "False" else "") + strategy,
         f"{speed.value:,.1f}",
         "" if speed.half_width != speed.half_width else f"{speed.half_width:.1%}",
         "" if row["mean_time"] != row["mean_time"] else f"{1000 * row['mean_time']:,.1f}",

@@ -36,6 +36,7 @@ DEEPEST_VALLEY = 0.4
 OUTLIER_DEVIATIONS = 5.0
 STRAGGLER_DEVIATIONS = 3.0
 LEAST_DEVIATION = 0.02
+LEAST_DEVIATION_OF_FEW = 0.05
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ def stragglers(steps: pd.DataFrame, *, sync: bool = True) -> list[RunWarning]:
     Without compute times nothing can be said of a synchronous run, where all wait for all; in an
     asynchronous one a step's whole time is the worker's own. With an even number of workers the
     median worker is the faster of the middle two. The deviation is taken over the workers, and is
-    at least 2 % of the median, so that three workers as alike as clocks can tell are not told
-    apart.
+    at least 2 % of the median, so that workers as alike as clocks can tell are not told apart; of
+    two or three workers, whose deviations say little, at least 5 %.
     """
     measured = steps[steps["phase"] == "measured"]
     own = measured["compute_seconds"]
@@ -160,7 +161,8 @@ def stragglers(steps: pd.DataFrame, *, sync: bool = True) -> list[RunWarning]:
         return []
     middle = _lower_median(means.to_numpy())
     deviation = NORMAL_DEVIATIONS_IN_A_MEDIAN_ONE * _lower_median(np.abs(means.to_numpy() - middle))
-    deviation = max(deviation, LEAST_DEVIATION * middle)
+    least = LEAST_DEVIATION if len(means) >= 4 else LEAST_DEVIATION_OF_FEW
+    deviation = max(deviation, least * middle)
     return [
         RunWarning(
             "straggler",
