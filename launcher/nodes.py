@@ -43,23 +43,24 @@ def read_nodes(path: Path) -> list[Node]:
 
     Raises NodesFileError, naming file and line, for anything that is not right in it.
     """
+    name = _printable(str(path))
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise NodesFileError(
-            f"nodes file {path}: {error.strerror or error}",
+            f"nodes file {name}: {getattr(error, 'strerror', None) or error}",
             "name a file with one `hostname alias` a line (nodes.example explains it), "
             "or leave out -h for this machine",
         ) from error
     if len(data) > _MAX_BYTES:
-        raise NodesFileError(f"nodes file {path}: larger than {_MAX_BYTES >> 20} MiB")
+        raise NodesFileError(f"nodes file {name}: larger than {_MAX_BYTES >> 20} MiB")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise NodesFileError(f"{path}, line {line}: not UTF-8 text") from error
-    return parse_nodes(text, str(path))
+        raise NodesFileError(f"{name}, line {line}: not UTF-8 text") from error
+    return parse_nodes(text, name)
 
 
 def parse_nodes(text: str, name: str) -> list[Node]:
@@ -67,6 +68,7 @@ def parse_nodes(text: str, name: str) -> list[Node]:
 
     Raises NodesFileError as read_nodes does.
     """
+    name = _printable(name)
     nodes: list[Node] = []
     seen: dict[tuple[str, str], int] = {}
     for number, raw in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
@@ -99,11 +101,16 @@ def take_nodes(nodes: list[Node], count: int | None, name: str) -> list[Node]:
     if len(nodes) < count:
         last = nodes[-1].where
         raise NodesFileError(
-            f"nodes file {name}: lists {len(nodes)} machine{'s' * (len(nodes) != 1)}, the last in "
-            f"{last}, but -n asks for {count}",
+            f"nodes file {_printable(name)}: lists {len(nodes)} machine{'s' * (len(nodes) != 1)}, "
+            f"the last in {last}, but -n asks for {count}",
             f"-n {len(nodes)}, or add machines",
         )
     return nodes[:count]
+
+
+def _printable(name: str) -> str:
+    """A file name without what a terminal would act on."""
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def _shown(text: str) -> str:
@@ -121,7 +128,7 @@ def _parse_line(words: list[str], where: str) -> Node:
             "write `hostname alias`; the alias is what you type after `ssh`",
         )
     alias = words[1]
-    if not _ALIAS.match(alias):
+    if not _ALIAS.match(alias) or not alias.isprintable():
         raise NodesFileError(f"{where}: {_shown(alias)} is not an ssh alias")
     values: dict[str, str] = {}
     for word in words[2:]:

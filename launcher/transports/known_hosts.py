@@ -103,7 +103,7 @@ class HostKeyCheck(paramiko.MissingHostKeyPolicy):
         self._target = target
         self._label = label
         self._warn = warn
-        self._who = host_name(target)
+        self._name = host_name(target)
 
     def missing_host_key(self, client: object, hostname: str, key: paramiko.PKey) -> None:
         """Return when `key` will do. Raises HostKeyUnknown or HostKeyChanged."""
@@ -128,7 +128,8 @@ class HostKeyCheck(paramiko.MissingHostKeyPolicy):
             raise self._unknown(key)
 
     def _shown(self, key: paramiko.PKey) -> str:
-        return f"the host key of {self._who} ({key.get_name()} {key.fingerprint})"
+        who = "jump host " * self._target.is_jump + self._name
+        return f"the host key of {who} ({key.get_name()} {key.fingerprint})"
 
     def _refuse_revoked(self, key: paramiko.PKey) -> None:
         shown = key.get_base64()
@@ -140,23 +141,19 @@ class HostKeyCheck(paramiko.MissingHostKeyPolicy):
                     "give the machine a new host key",
                 )
         file = self._target.revoked_keys
-        if file is not None:
-            line = f"{key.get_name()} {shown}\n".encode()
-            # Anything but a clean answer counts as revoked, as it does for ssh.
-            done = ssh_keygen(["-Q", "-f", str(file), "/dev/stdin"], self._label, line)
-            if done.returncode != 0:
-                raise HostKeyChanged(
-                    self._label,
-                    f"{self._shown(key)} is revoked by {file}, or that file cannot be read",
-                    "give the machine a new host key",
-                )
+        if file is not None and is_listed(f"{key.get_name()} {shown}", file, self._label):
+            raise HostKeyChanged(
+                self._label,
+                f"{self._shown(key)} is revoked by {file}, or that file cannot be read",
+                "give the machine a new host key",
+            )
 
     def _changed(self, plain: list[KnownKey], key: paramiko.PKey) -> HostKeyChanged:
         known = next((k for k in plain if k.kind == key.get_name()), plain[0])
         if re.search(r"[*?,]", known.hosts):
             mend = f"remove {known.place}"
         else:
-            mend = shlex.join(["ssh-keygen", "-R", self._who, "-f", str(known.file)])
+            mend = shlex.join(["ssh-keygen", "-R", self._name, "-f", str(known.file)])
         return HostKeyChanged(
             self._label,
             f"{self._shown(key)} is not the {known.kind} key in {known.place}; "
@@ -195,16 +192,32 @@ class HostKeyCheck(paramiko.MissingHostKeyPolicy):
         return any(not key.marker and key.base64 == shown for key in keys)
 
     def _remember(self, key: paramiko.PKey) -> None:
-        name = host_name(self._target)
         file = next(iter(self._target.user_known_hosts), None)
         self._warn(f"{self._label}: {self._shown(key)} is new, and taken as accept-new says")
         if file is None or (file.exists() and not file.is_file()):
             return
-        written = paramiko.HostKeys.hash_host(name) if self._target.hash_known_hosts else name
+        written = (
+            paramiko.HostKeys.hash_host(self._name) if self._target.hash_known_hosts else self._name
+        )
         try:
             append_key(file, f"{written} {key.get_name()} {key.get_base64()}")
         except OSError as error:
             self._warn(f"{self._label}: {file} could not be written: {printable(error)}")
+
+
+def is_listed(key: str, file: Path, label: str) -> bool:
+    """Whether a RevokedHostKeys file, a list of keys or a KRL, has `key` (kind and base64).
+
+    One that cannot be read has every key, as it has for ssh.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError:
+        return True
+    if not data.startswith(b"SSHKRL\n"):
+        return key.split()[1].encode() in data.split()
+    done = ssh_keygen(["-Q", "-f", str(file), "/dev/stdin"], label, f"{key}\n".encode())
+    return done.returncode != 0
 
 
 def append_key(file: Path, line: str) -> None:

@@ -6,6 +6,7 @@ ssh_config is read by ssh itself (ssh_config.py), host keys are checked by OpenS
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import shlex
@@ -22,13 +23,13 @@ from typing import Any
 import fabric
 import paramiko
 
-from launcher.errors import NodeError
+from launcher.errors import AuthenticationFailed, NodeError
 from launcher.nodes import Node
 from launcher.transports.base import Connection, Transport
 from launcher.transports.known_hosts import HostKeyCheck, preferred_kinds
 from launcher.transports.ssh_channel import SignalTransport, SshConnection, open_channel, shut
 from launcher.transports.ssh_config import SshTarget, resolve
-from launcher.transports.ssh_errors import is_overload, translate
+from launcher.transports.ssh_errors import NoGreeting, is_no_greeting, translate
 from launcher.transports.ssh_keys import KeyAuthentication
 from launcher.transports.ssh_sockets import KEEPALIVE_SECONDS, Deadline, ProxySocket, connect_tcp
 
@@ -108,31 +109,35 @@ class SshTransport(Transport):
 
     def _connect(self, target: SshTarget, label: str, deadline: Deadline) -> _Link:
         """Connect and log in. Raises NodeError, whatever went wrong."""
-        tries = 0
-        while True:
-            tries += 1
+        for tries in itertools.count(1):
+            # Past MaxStartups sshd hangs up at random: come back, but not all at once.
+            pause = random.uniform(0.05, 0.15) * 2**tries  # noqa: S311 - no secret
             try:
                 return self._connect_once(target, label, deadline)
             except Exception as error:
-                if not is_overload(error) or tries == _OVERLOAD_TRIES or deadline.passed:
+                last = tries == _OVERLOAD_TRIES or deadline.passed_after(pause)
+                if last or not isinstance(error, NoGreeting):
                     raise _translated(error, target, label, deadline) from error
-            # Past MaxStartups sshd hangs up at random: come back, but not all at once.
-            time.sleep(random.uniform(0.05, 0.15) * 2**tries)  # noqa: S311 - no secret
+            time.sleep(pause)
+        raise AssertionError  # for mypy: the last try returns or raises
 
     def _connect_once(self, target: SshTarget, label: str, deadline: Deadline) -> _Link:
-        check = HostKeyCheck(target, label, self._warn)
-        pipe = self._pipe(target, label, deadline)
+        connection = _fabric_connection(target, label, deadline, self._warn)
+        link = _Link(connection, self._pipe(target, label, deadline))
         try:
-            connection = _fabric_connection(target, label, deadline, pipe, check)
-            with _Alarm(deadline, pipe):
+            connection.connect_kwargs["sock"] = link.pipe
+            with _Alarm(deadline, link.pipe):
                 connection.open()
-            connection.transport.set_keepalive(KEEPALIVE_SECONDS)
-        except BaseException:
-            with suppress(UnboundLocalError):
-                connection.client.close()
-            shut(pipe)
+            link.transport.set_keepalive(KEEPALIVE_SECONDS)
+        except BaseException as error:
+            silent = isinstance(error, Exception) and is_no_greeting(
+                error, connection.client.get_transport()
+            )
+            link.close()
+            if silent:
+                raise NoGreeting from error
             raise
-        return _Link(connection, pipe)
+        return link
 
     def _pipe(self, target: SshTarget, label: str, deadline: Deadline) -> Any:
         if target.via is not None:
@@ -179,9 +184,10 @@ def _is_dead(future: Future[_Link]) -> bool:
 
 
 def _fabric_connection(
-    target: SshTarget, label: str, deadline: Deadline, pipe: Any, check: HostKeyCheck
+    target: SshTarget, label: str, deadline: Deadline, warn: Callable[[str], None]
 ) -> Any:
-    """A Fabric connection that takes nothing from anywhere but `target`."""
+    """A Fabric connection, not yet open, that takes nothing from anywhere but `target`."""
+    check = HostKeyCheck(target, label, warn)
 
     def make_transport(sock: Any, **options: Any) -> paramiko.Transport:
         transport = SignalTransport(sock, **options)
@@ -189,7 +195,7 @@ def _fabric_connection(
         security.key_types = preferred_kinds(check.known, tuple(security.key_types))
         return transport
 
-    left = deadline.left()
+    patience = deadline.left() + 1  # the alarm comes first
     connection = fabric.Connection(
         host=target.hostname,
         user=target.user,
@@ -197,11 +203,10 @@ def _fabric_connection(
         config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
         forward_agent=False,
         connect_kwargs={
-            "sock": pipe,
-            "timeout": left,
-            "banner_timeout": left,
-            "auth_timeout": left,
-            "channel_timeout": left,
+            "timeout": patience,
+            "banner_timeout": patience,
+            "auth_timeout": patience,
+            "channel_timeout": patience,
             "transport_factory": make_transport,
             "auth_strategy": KeyAuthentication(target, label),
         },
@@ -241,9 +246,11 @@ class _Alarm:
 
 
 def _translated(error: Exception, target: SshTarget, label: str, deadline: Deadline) -> NodeError:
-    place = f"{target.hostname} port {target.port}"
-    if deadline.passed and not isinstance(error, NodeError):
+    # What the alarm cut short looks like a hang-up, or like a login that was refused.
+    ours = isinstance(error, NodeError) and not isinstance(error, AuthenticationFailed)
+    if deadline.passed and not ours:
         error = TimeoutError()
+    place = target.place
     if isinstance(error, paramiko.ChannelException) and target.via is not None:
-        place = f"{place} (from the jump host {target.via.hostname})"
-    return translate(error, label, place, target.command)
+        place = f"{place} from {target.via.place}"
+    return translate(error, label, place, target.command, deadline.seconds)

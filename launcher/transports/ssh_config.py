@@ -20,7 +20,7 @@ from launcher.errors import SshConfigError
 from launcher.transports.ssh_errors import printable
 
 # What OpenSSH refuses in host and user names, because ProxyCommand gives them to a shell.
-_UNSAFE = re.compile(r"""^-|[\s\x00-\x1f\x7f'`"$\\;&<>|(){}]""")
+_UNSAFE = re.compile(r"""^-|^$|[\s\x00-\x1f\x7f'`"$\\;&<>|(){}]""")
 _MAX_JUMPS = 8
 
 
@@ -47,7 +47,7 @@ class SshTarget:
     user_known_hosts, global_known_hosts: the files, whether they exist or not.
     identity_agent: path of the agent's socket, or None for no agent.
     strict: yes, ask, accept-new or no.
-    via: the jump host to go through, or None.
+    via: the jump host to go through, or None. is_jump: whether it is such a jump host itself.
     """
 
     hop: Hop
@@ -68,7 +68,13 @@ class SshTarget:
     proxy_command: str | None
     proxy_jump: tuple[Hop, ...]
     via: SshTarget | None = None
+    is_jump: bool = False
     ssh_config: Path | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the machine is, for messages."""
+        return f"{'jump host ' * self.is_jump}{self.hostname} port {self.port}"
 
     @property
     def command(self) -> str:
@@ -95,17 +101,18 @@ def _resolve(
     """Resolve one hop and the hops before it, as `ssh -J` does: those of ProxyJump a,b are b via a,
     and only the first of them goes by its own ProxyJump or ProxyCommand."""
     if depth > _MAX_JUMPS:
-        raise SshConfigError(label, f"ProxyJump leads through more than {_MAX_JUMPS} hosts")
+        raise SshConfigError(label, f"ProxyJump is a loop of more than {_MAX_JUMPS} hosts")
     target = parse_ssh_g(_run_ssh_g(hop, config, label, timeout_seconds), hop, config, label)
     if not target.proxy_jump:
         return target
     via: SshTarget | None = None
     for index, jump in enumerate(target.proxy_jump):
         if index == 0:
-            via = _resolve(jump, config, label, timeout_seconds, depth + 1)
+            found = _resolve(jump, config, label, timeout_seconds, depth + 1)
         else:
             answer = _run_ssh_g(jump, config, label, timeout_seconds)
-            via = replace(parse_ssh_g(answer, jump, config, label), via=via, proxy_command=None)
+            found = replace(parse_ssh_g(answer, jump, config, label), via=via, proxy_command=None)
+        via = replace(found, is_jump=True)
     return replace(target, via=via, proxy_command=None)
 
 
@@ -131,8 +138,10 @@ def _run_ssh_g(hop: Hop, config: Path | None, label: str, timeout_seconds: float
     except (OSError, ValueError) as error:
         raise SshConfigError(label, f"ssh could not be run: {printable(error)}", mend) from error
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["ssh -G failed"]
-        raise SshConfigError(label, f"ssh_config cannot be used: {printable(said[-1])}", mend)
+        # The first line says what is wrong; the last only that something is.
+        said = done.stderr.decode(errors="replace").splitlines()
+        first = next((line for line in said if "-terminal will not" not in line), "ssh -G failed")
+        raise SshConfigError(label, f"ssh_config cannot be used: {printable(first)}", mend)
     return done.stdout.decode(errors="surrogateescape")
 
 
@@ -152,10 +161,12 @@ def parse_ssh_g(text: str, hop: Hop, ssh_config: Path | None, label: str) -> Ssh
     def optional(key: str) -> str | None:
         return None if first(key).lower() in ("none", "") else first(key)
 
-    hostname, user, port = first("hostname", hop.alias), first("user", ""), int(first("port", "22"))
-    user = user or getpass.getuser()
-    if _UNSAFE.search(hostname) or _UNSAFE.search(user):
-        raise SshConfigError(label, f"{printable(user)}@{printable(hostname)} is not safe to use")
+    hostname, user = first("hostname", hop.alias), first("user", "") or getpass.getuser()
+    number = first("port", "22")
+    if _UNSAFE.search(hostname) or _UNSAFE.search(user) or not re.fullmatch("[0-9]{1,5}", number):
+        place = f"{user}@{hostname} port {number}"
+        raise SshConfigError(label, f"{printable(place)} is not safe to use")
+    port = int(number)
     expand = _Tokens(hop.alias, hostname, port, user)
     proxy_command = optional("proxycommand")
     revoked = optional("revokedhostkeys")
@@ -213,9 +224,9 @@ def parse_jump(text: str) -> Hop:
         parts = urlsplit(text)
         return Hop(parts.hostname or "", parts.username, parts.port)
     user, _, place = text.rpartition("@")
-    match = re.fullmatch(r"\[([^]]+)\](?::(\d+))?|([^:]+)(?::(\d+))?|(.*:.*:.*)", place)
+    match = re.fullmatch(r"\[([^]]+)\](?::(\d+))?|([^:]+)(?::(\d+))?|([^][]*:[^][]*:[^][]*)", place)
     if match is None:
-        raise ValueError(text)
+        raise ValueError(f"no jump host: {text}")
     port = match[2] or match[4]
     return Hop(match[1] or match[3] or match[5], user or None, int(port) if port else None)
 

@@ -22,18 +22,27 @@ def printable(thing: object, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def is_overload(error: BaseException) -> bool:
-    """Whether sshd hung up before it said anything, as it does past MaxStartups."""
-    return isinstance(error, paramiko.SSHException) and str(error).startswith(_BANNER)
+class NoGreeting(Exception):
+    """The other side hung up before it said anything, as sshd does past MaxStartups."""
 
 
-def translate(error: Exception, label: str, place: str, mend: str) -> NodeError:
+def is_no_greeting(error: Exception, transport: paramiko.Transport | None) -> bool:
+    """Whether `error` is such a hanging up, as paramiko tells it in its several ways."""
+    if transport is None or transport.remote_version:
+        return False
+    return isinstance(error, (EOFError, OSError)) or str(error).startswith(_BANNER)
+
+
+def translate(error: Exception, label: str, place: str, mend: str, seconds: float) -> NodeError:
     """The NodeError for what went wrong while opening a connection to `place` (host and port).
 
+    seconds: how long it was tried.
     A NodeError, raised by our own checks, stays what it is, with `label` as its node.
     """
     if isinstance(error, NodeError):
         return type(error)(label, error.reason, error.mend)
+    if isinstance(error, TimeoutError):
+        return Unreachable(label, f"no answer from {place} within {seconds:.0f} s", mend)
     for kinds, result, reason in _TABLE:
         if isinstance(error, kinds):
             return result(label, reason(error, place), mend)
@@ -45,15 +54,11 @@ def _os_reason(error: Exception, place: str) -> str:
     number = getattr(error, "errno", None)
     if number in _NO_ROUTE:
         return f"no route to {place}"
-    if number == errno.ETIMEDOUT:
-        return f"no answer from {place}"
     return f"{place}: {printable(getattr(error, 'strerror', None) or error)}"
 
 
 def _ssh_reason(error: Exception, place: str) -> str:
     text = str(error)
-    if text.startswith(_BANNER):
-        return f"{place} hung up before the ssh greeting: no sshd, or one that is overloaded"
     if "protocol version" in text or "SSH banner" in text:
         return f"{place} is no ssh server: {printable(text)}"
     if text in ("No existing session", "Negotiation failed."):
@@ -69,9 +74,13 @@ Reason = Callable[[Exception, str], str]
 
 # The first row that fits is taken, so a subclass stands above its parent.
 _TABLE: tuple[tuple[type[Exception], type[NodeError], Reason], ...] = (
+    (
+        NoGreeting,
+        Unreachable,
+        lambda _, place: f"{place} hung up before the ssh greeting: no sshd, or an overloaded one",
+    ),
     (socket.gaierror, Unreachable, lambda _, place: f"no address is known for {place}"),
     (ConnectionRefusedError, Unreachable, lambda _, place: f"connection refused by {place}"),
-    (TimeoutError, Unreachable, lambda _, place: f"no answer from {place}"),
     (ConnectionError, Unreachable, _lost_reason),
     (OSError, Unreachable, _os_reason),
     (EOFError, Unreachable, _lost_reason),

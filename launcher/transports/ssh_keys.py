@@ -23,7 +23,7 @@ from launcher.transports.known_hosts import ssh_keygen
 from launcher.transports.ssh_config import SshTarget
 from launcher.transports.ssh_errors import printable
 
-_AGENT_SECONDS = 10
+_AGENT_SECONDS = 5
 _ASKS = {"password": "a password", "keyboard-interactive": "a password or code"}
 
 
@@ -91,6 +91,8 @@ class KeyAuthentication(AuthStrategy):
             transport.auth_none(self._target.user)
         except paramiko.BadAuthenticationType as refusal:
             return list(refusal.allowed_types)
+        except paramiko.AuthenticationException as error:
+            raise EOFError from error  # the connection broke
         return []
 
     def _accepts(self, transport: paramiko.Transport, key: paramiko.PKey) -> bool:
@@ -152,9 +154,7 @@ class KeyAuthentication(AuthStrategy):
             reason = f"{self._who}: permission denied ({keys} tried)"
         else:
             reason = f"{self._who}: permission denied (no key to try)"
-        # The way to install a key goes by the same ssh_config, jump hosts and all.
-        copy = self._target.command_with().replace("ssh ", "ssh-copy-id ", 1)
-        return AuthenticationFailed(self._label, reason, copy)
+        return AuthenticationFailed(self._label, reason, self._target.command_with("-v"))
 
 
 def _asked(methods: list[str]) -> str:

@@ -24,7 +24,11 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        return time.monotonic() >= self._end
+        return self.passed_after(0)
+
+    def passed_after(self, seconds: float) -> bool:
+        """Whether it will have passed in so many seconds."""
+        return time.monotonic() + seconds >= self._end
 
     def left(self) -> float:
         """Seconds that are left. Raises TimeoutError when none are."""
