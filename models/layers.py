@@ -38,7 +38,7 @@ def channels_last() -> Iterator[None]:
 
 def float32_logits(outputs: Any) -> Any:
     """Casts a network's last tensor to float32, so that the loss is exact under mixed precision."""
-    return keras.layers.Activation("linear", dtype="float32", name="logits")(outputs)
+    return keras.layers.Activation("linear", dtype="float32", name="float32_logits")(outputs)
 
 
 @keras.saving.register_keras_serializable(package="models")
