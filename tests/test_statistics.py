@@ -116,7 +116,7 @@ def test_asynchronous_workers_in_lock_step_are_as_fast_as_synchronous_ones(grid)
 
 
 def test_an_asynchronous_run_counts_a_global_batch_for_every_n_completions():
-    # Worker 0 ends steps at 1, 2, 3, 4 and worker 1 at 2, 4 (and 6, 8, when worker 0 has none left).
+    # Worker 0 ends steps at 1, 2, 3, 4 and worker 1 at 2, 4 (and 6, 8, when worker 0 is gone).
     run = run_steps(steps_of([[1.0, 2.0]] * 4), batch_per_gpu=10, sync=False)
     assert run.seconds.tolist() == [2.0, 1.0, 1.0]  # completions 1 2|2 3|4 4 end at 2, 3 and 4
     assert run.images_per_step == 20
@@ -171,7 +171,7 @@ def autocorrelated(rng: np.random.Generator, runs: int, steps: int, phi: float) 
 
 
 def coverage(runs: np.ndarray) -> tuple[float, float]:
-    """How often the true speed, 1, is in our interval, and in the naive one of independent steps."""
+    """How often the true speed, 1, is in our interval, and in that of independent steps."""
     ours = naive = 0
     for seconds in runs:
         speed = estimate.from_steps(seconds, 1)

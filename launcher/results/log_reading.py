@@ -58,7 +58,11 @@ def read_log(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
                 _keep(table, _row(path, rows.line_num, header, cells))
     except csv.Error as error:
         raise LogsError(f"{path}, line {rows.line_num}: {error}", MEND) from error
-    return _filled(pd.DataFrame(table), path), problems
+    columns = {
+        name: pd.Series(cells, dtype="float64" if name in NUMBERS else "str")
+        for name, cells in table.items()
+    }
+    return _filled(pd.DataFrame(columns), path), problems
 
 
 def read_ideal(path: Path) -> pd.DataFrame | None:
@@ -154,5 +158,5 @@ def _filled(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     model, batch = named_for(path)
     table["model"] = table["model"].where(table["model"] != "", model)
     table["batch_per_gpu"] = table["batch_per_gpu"].fillna(batch)
-    table["sync"] = table["sync"].str.lower().map(SYNC).fillna("").astype(object)
+    table["sync"] = table["sync"].str.lower().map(SYNC).fillna("")
     return table
