@@ -11,7 +11,6 @@ import functools
 import itertools
 import os
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -342,7 +341,7 @@ class NamespaceHosts:
             "NAME": host.name,
             "FOLDER": str(self.folder),
             "SSHD": _SSHD,
-            "KEEP": " ".join(shlex.quote(path) for path in _hidden_by_tmp()),
+            "KEEP": " ".join(_hidden_by_tmp()),
         }
         words = ["ip", "netns", "exec", host.namespace, "unshare", "--uts", "--ipc", "--mount"]
         words += ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", _BOOT, "sh"]
