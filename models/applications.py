@@ -12,6 +12,9 @@ from models.layers import fuse_batch_normalization
 
 ImageShape = tuple[int, int, int]
 
+# Left alone, Keras builds these for images of any size; this is the size they were published for.
+_UNSIZED = {"MobileNetV3Large": (224, 224, 3), "MobileNetV3Small": (224, 224, 3)}
+
 
 def names() -> list[str]:
     """The networks of `keras.applications`, as it spells them (ResNet50V2, MobileNetV2, ...)."""
@@ -39,7 +42,7 @@ def application(name: str, image_shape: ImageShape | None, num_classes: int) -> 
     with tf.Graph().as_default():
         original = getattr(keras.applications, name)(
             weights=None,
-            input_shape=image_shape,
+            input_shape=image_shape or _UNSIZED.get(name),
             classes=num_classes,
             classifier_activation=None,
         )

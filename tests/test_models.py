@@ -346,5 +346,10 @@ def test_unknown_option_is_answered_with_the_known_ones() -> None:
         models.load("deepmnist", drop=0.1)
 
 
+def test_keras_network_that_takes_any_size_is_built_for_the_published_one() -> None:
+    with tf.Graph().as_default():
+        assert models.load("keras:MobileNetV3Small").input_shape == (None, 224, 224, 3)
+
+
 def test_keras_network_is_found_whatever_the_case_of_its_name() -> None:
     assert models.find("keras:mobilenetv2").name == "keras:MobileNetV2"
