@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from launcher.results.log import RunRow, append_row, log_path
+from launcher.results.log_reading import NUMBERS
 from launcher.results.run_folder import RunFolder
 from launcher.results.steps import StepRecord, frame
 from launcher.results.summary import summarise
@@ -126,3 +128,10 @@ def add_curve(
             }
             done = row(**changes | facts)
             append_row(log_path(logs, done.model, done.batch_per_gpu), done)
+
+
+def log_frame(rows: list[RunRow]) -> pd.DataFrame:
+    """Rows as `read_log` gives them, without a file."""
+    table = pd.DataFrame([asdict(one) for one in rows])
+    table["sync"] = table["sync"].map(str)
+    return table.astype(dict.fromkeys(NUMBERS, "float64"))

@@ -14,6 +14,8 @@ from launcher.results.steps import read_steps
 from launcher.results.table import collect
 from launcher.results.timeline import run_steps
 
+MEND = "name a CSV log, a folder of logs, or a run id from `runtest table`"
+
 
 def side(what: str, logs_dir: Path, problems: list[str] | None = None) -> pd.DataFrame:
     """The rows that `what` names: the path of a log or of a folder of logs, a run's folder, or a
@@ -22,6 +24,8 @@ def side(what: str, logs_dir: Path, problems: list[str] | None = None) -> pd.Dat
     A run id is looked for in `logs_dir`; its beginning is enough where only one run has it. Rows
     without an interval get one from the run's raw steps, where these are there. Raises LogsError.
     """
+    if not what.strip():
+        raise LogsError("nothing was named to be compared", MEND)
     path = Path(what)
     told = [] if problems is None else problems
     if path.is_file():
@@ -43,18 +47,17 @@ def side(what: str, logs_dir: Path, problems: list[str] | None = None) -> pd.Dat
 def _run(run_id: str, logs_dir: Path, problems: list[str]) -> pd.DataFrame:
     """The row of one run."""
     nothing = f"{run_id}: there is no such file, folder, or run in {logs_dir}"
-    mend = "name a CSV log, a folder of logs, or a run id from `runtest table`"
-    if not run_id or not Path(logs_dir).is_dir():
-        raise LogsError(nothing, mend)
+    if not Path(logs_dir).is_dir():
+        raise LogsError(nothing, MEND)
     rows = pd.concat([read_log(path)[0] for path in find_logs(logs_dir)], ignore_index=True)
     found = rows[rows["run_id"] == run_id]
     if found.empty:
         found = rows[rows["run_id"].str.startswith(run_id)]
     if found.empty:
-        raise LogsError(nothing, mend)
+        raise LogsError(nothing, MEND)
     if len(found) > 1:
         some = ", ".join(found["run_id"].head(3))
-        raise LogsError(f"{run_id} is the beginning of {len(found)} runs ({some} ...)", mend)
+        raise LogsError(f"{run_id} is the beginning of {len(found)} runs ({some} ...)", MEND)
     return found
 
 
