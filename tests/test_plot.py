@@ -16,6 +16,7 @@ from launcher.errors import LogsError, ResultsError
 from launcher.results import points
 from launcher.results.log import append_row, log_path
 from launcher.results.log_reading import read_log
+from launcher.results.marks import style
 from launcher.results.plot import plot_log, plot_logs
 from launcher.results.step_panel import worker_times
 from launcher.results.steps import frame
@@ -159,8 +160,6 @@ def test_fonts_are_text_and_names_cannot_break_the_drawing(tmp_path):
 
 
 def test_lines_differ_in_colour_marker_and_dashes(tmp_path):
-    from launcher.results.panels import style
-
     looks = [style(place) for place in range(5)]
     for fact in ("colour", "marker", "dashes"):
         assert len({getattr(look, fact) for look in looks}) == 5

@@ -4,51 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import offset_copy
 
 from launcher.results.caption import unit
+from launcher.results.marks import Style, efficiency_at_points, needs_strip, style
 from launcher.results.points import Line, Point
 
-# Okabe and Ito's colours, ordered so that neighbours differ in grey too; so do markers and dashes.
-COLOURS = ("#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 IDEAL_GREY = "#8A8A8A"
 POWERS_FOR_A_LOG_AXIS = 3
 MOST_RUNS_SHOWN = 40
-MOST_LINES_WITH_LABELS = 2
-STRIP_ROW_INCHES = 0.17
 MOST_LEGEND_ENTRIES_INSIDE = 4
-LABEL_GROUND = {
-    "boxstyle": "square,pad=0.1",
-    "facecolor": "white",
-    "edgecolor": "none",
-    "alpha": 0.8,
-}
 FARTHEST_BAR = 4.0
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a line looks: it can be told from others by any one of the three."""
-
-    colour: str
-    marker: str
-    dashes: str | tuple[float, tuple[float, ...]]
-
-
-def style(place: int) -> Style:
-    """The style of the line at this place."""
-    return Style(
-        COLOURS[place % len(COLOURS)],
-        MARKERS[place % len(MARKERS)],
-        DASHES[place % len(DASHES)],
-    )
 
 
 def x_name(rows: pd.DataFrame) -> str:
@@ -71,41 +42,7 @@ def scaling(axes: Axes, lines: Sequence[Line], x_label: str) -> None:
     axes.set_axisbelow(True)
     _legend(axes)
     if not needs_strip(lines):
-        _efficiency_at_points(axes, lines)
-
-
-def needs_strip(lines: Sequence[Line]) -> bool:
-    """Whether the lines are too many for the efficiencies to stand at the points."""
-    return len(_with_efficiency(lines)) > MOST_LINES_WITH_LABELS
-
-
-def efficiency_strip(axes: Axes, lines: Sequence[Line]) -> None:
-    """One row of percentages per line, each under its number of GPUs; `axes` shares its x axis with
-    the plot.
-    """
-    looks = {line.label: style(place) for place, line in enumerate(lines)}
-    shown = _with_efficiency(lines)
-    for place, line in enumerate(shown):
-        look = looks[line.label]
-        axes.plot(
-            [-0.03],
-            [place],
-            look.marker,
-            color=look.colour,
-            markersize=5,
-            clip_on=False,
-            transform=axes.get_yaxis_transform(),
-        )
-        for point in line.points:
-            axes.text(point.gpus, place, _percent(point), ha="center", va="center", fontsize=8)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_axis_off()
-    axes.set_title("measured ÷ ideal", loc="left", fontsize=7.5, style="italic", pad=2)
-
-
-def strip_inches(lines: Sequence[Line]) -> float:
-    """How high the strip is; nothing where there is none."""
-    return STRIP_ROW_INCHES * len(_with_efficiency(lines)) if needs_strip(lines) else 0.0
+        efficiency_at_points(axes, lines)
 
 
 def legend_rows(lines: Sequence[Line]) -> int:
@@ -128,10 +65,6 @@ def _legend(axes: Axes) -> None:
         fontsize=8,
         handlelength=3.4,
     )
-
-
-def _with_efficiency(lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if any(point.efficiency for point in line.points)]
 
 
 def _limits(axes: Axes, lines: Sequence[Line], counts: Sequence[int]) -> None:
@@ -183,6 +116,7 @@ def _ideal_lines(axes: Axes, lines: Sequence[Line], counts: Sequence[int]) -> No
 
 def _line(axes: Axes, line: Line, look: Style) -> None:
     """A line with its points, the interval of each, and the single runs behind it."""
+    beside = offset_copy(axes.transData, axes.get_figure(root=True), x=-6, units="points")
     for point in line.points:
         if len(point.runs) > 1:
             speeds = np.sort([run.value for run in point.runs])
@@ -192,9 +126,10 @@ def _line(axes: Axes, line: Line, look: Style) -> None:
                 speeds[shown.astype(int)],
                 look.marker,
                 color=look.colour,
-                alpha=0.3,
+                alpha=0.4,
                 markersize=3.5,
                 markeredgewidth=0,
+                transform=beside,
                 zorder=2,
             )
     alone = len(line.points) == 1  # an open marker, through which a point of another line is seen
@@ -216,37 +151,6 @@ def _line(axes: Axes, line: Line, look: Style) -> None:
         label=line.label,
         zorder=3,
     )
-
-
-def _efficiency_at_points(axes: Axes, lines: Sequence[Line]) -> None:
-    """The percentages of the upper line stand above it, those of the lower (or only) one below."""
-    highest: dict[int, float] = {}
-    shown = _with_efficiency(lines)
-    for point in (point for line in shown for point in line.points):
-        highest[point.gpus] = max(highest.get(point.gpus, 0), point.speed.value)
-    for line in shown:
-        for point in line.points:
-            above = len(shown) > 1 and point.speed.value == highest[point.gpus]
-            axes.annotate(
-                _percent(point),
-                (point.gpus, point.speed.value),
-                fontsize=8,
-                zorder=4,
-                xytext=(-7, 5) if above else (7, -5),
-                textcoords="offset points",
-                ha="right" if above else "left",
-                va="bottom" if above else "top",
-                bbox={
-                    "boxstyle": "square,pad=0.1",
-                    "facecolor": "white",
-                    "edgecolor": "none",
-                    "alpha": 0.8,
-                },
-            )
-
-
-def _percent(point: Point) -> str:
-    return "" if point.efficiency is None else f"{point.efficiency.value:.0%}"
 
 
 def _bar_end(point: Point) -> float:

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from launcher.errors import LogsError
-from launcher.results import panels, points
+from launcher.results import marks, panels, points
 from launcher.results.caption import caption, title
 from launcher.results.files import results_errors, written_beside
 from launcher.results.log_reading import find_logs, read_ideal, read_log
@@ -92,7 +92,7 @@ def draw(
     room = Room(
         title=0.65 + LINE_INCHES * panels.legend_rows(lines),
         caption=0.15 + LINE_INCHES * (words.count("\n") + 1),
-        strip=panels.strip_inches(lines),
+        strip=marks.strip_inches(lines),
     )
     with mpl.rc_context(SVG_STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, room.height))
@@ -131,7 +131,7 @@ def _panels(
         inner = grid[0].subgridspec(3, 1, height_ratios=heights, hspace=0)
         axes = figure.add_subplot(inner[0])
         panels.scaling(axes, lines, panels.x_name(rows))
-        panels.efficiency_strip(figure.add_subplot(inner[2], sharex=axes), lines)
+        marks.efficiency_strip(figure.add_subplot(inner[2], sharex=axes), lines)
     else:
         panels.scaling(figure.add_subplot(grid[0]), lines, panels.x_name(rows))
     if steps is not None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from launcher.results.estimate import BATCHES, FEWEST_REPEATS, Ratio
+from launcher.results.modes import modes_of
 from launcher.results.summary import NORMAL_DEVIATIONS_IN_A_MEDIAN_ONE
 from launcher.results.timeline import Floats, run_steps
 
@@ -31,8 +32,6 @@ FEWEST_STEPS_FOR_DRIFT = 2 * BATCHES
 DRIFT_DEVIATIONS = 2.576  # two-sided 1 %, by the normal approximation of Mann and Kendall's S
 LEAST_DRIFT = 0.01
 FEWEST_STEPS_FOR_MODES = 30
-LEAST_MODE = 0.1
-DEEPEST_VALLEY = 0.4
 OUTLIER_DEVIATIONS = 5.0
 STRAGGLER_DEVIATIONS = 3.0
 LEAST_DEVIATION = 0.02
@@ -103,18 +102,11 @@ def drift(seconds: Floats) -> list[RunWarning]:
 def several_modes(seconds: Floats) -> list[RunWarning]:
     """Step times that gather around more than one value.
 
-    A Gaussian kernel density of the logarithms, with Silverman's bandwidth, has peaks with at least
-    a tenth of the steps each and a deep valley between them.
+    A deep valley lies between any two of them, and each has at least a tenth of the steps.
     """
     if len(seconds) < FEWEST_STEPS_FOR_MODES:
         return []
-    logs = np.log(np.quantile(seconds, np.linspace(0, 1, min(len(seconds), 1000))))
-    quarter, three_quarters = np.quantile(logs, [0.25, 0.75])
-    width = 0.9 * min(np.std(logs), (three_quarters - quarter) / 1.34) * len(seconds) ** -0.2
-    width = max(width, 1e-3)  # a tenth of a per cent: finer than that, peaks are the clock's grain
-    grid = np.linspace(logs[0] - 3 * width, logs[-1] + 3 * width, 512)
-    density = np.exp(-0.5 * ((grid[:, None] - logs[None, :]) / width) ** 2).sum(axis=1)
-    modes = [math.exp(grid[peak]) for peak in _peaks(density)]
+    modes = modes_of(seconds)
     if len(modes) < 2:
         return []
     places = ", ".join(f"{mode:.4g} s" for mode in modes)
@@ -227,32 +219,3 @@ def _lower_median(values: Floats) -> float:
     somebody's.
     """
     return float(np.sort(values)[(len(values) - 1) // 2])
-
-
-def _peaks(density: Floats) -> list[int]:
-    """Where the density peaks, of neighbours only the higher unless a deep valley parts them."""
-    inner = density[1:-1]
-    tops = np.flatnonzero((inner > density[:-2]) & (inner >= density[2:])) + 1
-    kept: list[int] = []
-    for top in tops:
-        if not kept:
-            kept.append(int(top))
-            continue
-        valley = density[kept[-1] : top].min()
-        if valley < DEEPEST_VALLEY * min(density[kept[-1]], density[top]):
-            kept.append(int(top))
-        elif density[top] > density[kept[-1]]:
-            kept[-1] = int(top)
-    return [peak for peak in kept if _mass(density, kept, peak) >= LEAST_MODE]
-
-
-def _mass(density: Floats, peaks: list[int], peak: int) -> float:
-    """The part of the steps between the valleys on either side of a peak."""
-    place = peaks.index(peak)
-    start = 0 if place == 0 else _valley(density, peaks[place - 1], peak)
-    end = len(density) if place == len(peaks) - 1 else _valley(density, peak, peaks[place + 1])
-    return float(density[start:end].sum() / density.sum())
-
-
-def _valley(density: Floats, left: int, right: int) -> int:
-    return left + int(np.argmin(density[left:right]))
