@@ -98,7 +98,7 @@ def main() -> None:
 
 def describe(error: BaseException) -> str:
     """An exception as one printable line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return "".join(c if c.isprintable() else " " for c in text)[:500]
 

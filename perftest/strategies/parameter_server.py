@@ -143,7 +143,9 @@ class _Worker:
         flag = _Shape("ready", (), tf.bool, "/job:ps/task:0/device:CPU:0").variable()
         self._is_ready = v1.is_variable_initialized(flag)
         with v1.control_dependencies([self._set_parameters(model)]):
-            self._set_global = tf.group(flag.initializer)
+            # Made here, and not taken from the variable: an operation that stands already would
+            # not wait for the parameters.
+            self._set_global = flag.assign(True).op
         self._set_local = self._set_worker_variables(model)
 
     def _parameter_shapes(self, model: Any) -> list[_Shape]:

@@ -1,0 +1,308 @@
+"""Sessions and runs with nodes that are late, wrong, or lie."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import pytest
+from scripted import HELLO, Played, ScriptedTransport
+from test_strategies import Quiet
+
+from launcher.errors import (
+    ConnectionLost,
+    NodeError,
+    NodesFailed,
+    ProtocolError,
+    PythonMissing,
+    RemoteDirectoryError,
+    TaskFailed,
+    TensorFlowMissing,
+)
+from launcher.nodes import Node
+from launcher.plan import Options, greeting, make_plan
+from launcher.run import Outcome, execute
+from launcher.session import NodeOptions, Session
+from perftest import protocol
+from perftest.protocol import (
+    AgentFailed,
+    Exited,
+    Failed,
+    Finish,
+    Finished,
+    FromTask,
+    Go,
+    Hello,
+    Log,
+    Ready,
+    RunEnded,
+    Start,
+    StepTimes,
+    Stop,
+)
+
+NODES = [Node(f"host{i}", f"node{i}", f"nodes, line {i + 1}") for i in range(2)]
+Script = Callable[[Played], None]
+
+
+def steps(first: int, count: int, measured: bool) -> StepTimes:
+    ones = (0.5,) * count
+    return StepTimes(first, measured, ones, ones, ones, tuple(range(first + 1, first + count + 1)))
+
+
+def good(node: Played) -> None:
+    """A node that does all that it should, with 1 + 2 steps."""
+    node.greet()
+    start = node.hear(Start, Stop)
+    if not isinstance(start, Start):
+        node.leave(0)
+        return
+    workers = [place.index for place in start.places if place.role == "worker"]
+    for index in workers:
+        node.say(FromTask("r", "worker", index, steps(0, 1, False)))
+        node.say(FromTask("r", "worker", index, Ready()))
+    if isinstance(node.hear(Go, Finish), Go):
+        for index in workers:
+            node.say(FromTask("r", "worker", index, steps(1, 2, True)))
+            node.say(FromTask("r", "worker", index, Finished(10, None, "CPU")))
+        node.hear(Finish)
+    say_ended(node)
+
+
+def end(node: Played) -> None:
+    if node.hear(Finish) is not None:
+        say_ended(node)
+
+
+def say_ended(node: Played) -> None:
+    node.say(Log("r", "worker", 0, "hello\n", 0))
+    node.say(RunEnded("r", ()))
+    node.hear(Stop)
+    node.leave(0)
+
+
+def starting_then(say: Callable[[Played], None]) -> Script:
+    """A node that greets, is told to start, says something, and ends in order."""
+
+    def script(node: Played) -> None:
+        node.greet()
+        node.hear(Start)
+        say(node)
+        end(node)
+
+    return script
+
+
+def play(transport: ScriptedTransport, logs: dict[str, bytes] | None = None) -> Outcome:
+    """One run of 1 + 2 steps on two nodes with one worker each."""
+    asked = Options(model="deepmnist", warmup_steps=1, measured_steps=2)
+    outcome = Outcome()
+    kept = logs if logs is not None else {}
+
+    def keep(name: str, data: bytes) -> None:
+        kept[name] = kept.get(name, b"") + data
+
+    with Session(NODES, transport, NodeOptions("", "python3"), "s") as session:
+        session.open(lambda node: greeting(asked, node, "s"), Quiet())
+        plan = make_plan(asked, session.nodes, session.hellos)
+        execute(session, plan, "r", Quiet(), keep, outcome)
+    return outcome
+
+
+def test_a_good_run_has_all_steps_of_all_workers_and_their_logs() -> None:
+    logs: dict[str, bytes] = {}
+    outcome = play(ScriptedTransport(good), logs)
+    assert sorted((r.worker, r.step, r.phase) for r in outcome.records) == [
+        (worker, step, "warmup" if step == 0 else "measured")
+        for worker in (0, 1)
+        for step in (0, 1, 2)
+    ]
+    assert {record.node for record in outcome.records} == {"node0", "node1"}
+    assert logs == {"worker-0": b"hello\n"}, "node1 may write no log of node0's worker"
+
+
+def test_what_a_login_shell_prints_is_passed_over() -> None:
+    def chatty(node: Played) -> None:
+        node.write(b"Welcome to node0!\n\x1b[31mThe disk is full.\n{not json}")
+        good(node)
+
+    assert len(play(ScriptedTransport(chatty)).finished) == 2
+
+
+def opening_error(transport: ScriptedTransport) -> Exception:
+    with pytest.raises((NodeError, NodesFailed)) as caught:
+        play(transport)
+    return caught.value
+
+
+def test_all_nodes_failures_are_reported_together() -> None:
+    def broken(node: Played) -> None:
+        node.leave(81, b"perftest: cannot make the directory /x\n")
+
+    error = opening_error(ScriptedTransport(broken))
+    assert isinstance(error, NodesFailed)
+    assert [failure.node for failure in error.failures] == [
+        "node0 (nodes, line 1)",
+        "node1 (nodes, line 2)",
+    ]
+    assert all(isinstance(failure, RemoteDirectoryError) for failure in error.failures)
+
+
+def greets_with(hello: Hello) -> Script:
+    """A node that greets so and then does as it is told."""
+
+    def script(node: Played) -> None:
+        node.greet(hello)
+        node.hear(Stop)
+        node.leave(0)
+
+    return script
+
+
+NOT_READY: dict[str, tuple[Script, type[NodeError], str]] = {
+    "no TensorFlow": (
+        greets_with(
+            dataclasses.replace(HELLO, versions=dataclasses.replace(HELLO.versions, tensorflow=""))
+        ),
+        TensorFlowMissing,
+        "/usr/bin/python3 has no TensorFlow",
+    ),
+    "old Python": (
+        lambda node: node.leave(
+            76, b"perftest: Python 3.10 or newer is needed, and python3 is Python 3.8\n"
+        ),
+        PythonMissing,
+        "Python 3.10 or newer is needed, and python3 is Python 3.8",
+    ),
+    "another protocol": (
+        greets_with(dataclasses.replace(HELLO, version=99)),
+        ProtocolError,
+        "speaks version 99",
+    ),
+    "a crash": (
+        lambda node: node.leave(1, b"Traceback\nImportError: \x1b[31mno module\n"),
+        ConnectionLost,
+        "ended (status 1): ImportError: [31mno module",
+    ),
+    "a lost link": (lambda node: node.leave(-1), ConnectionLost, "was lost"),
+    "endless noise": (
+        lambda node: node.write(b"x" * (2 << 20)),
+        ProtocolError,
+        "over 1 MiB of text came before",
+    ),
+    "garbage": (
+        lambda node: node.write(
+            b"\n" + protocol.MARKER.encode() + b"\n\x1b]0;owned\x07 not json\n"
+        ),
+        ProtocolError,
+        "not a message",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_READY.values(), ids=NOT_READY.keys())
+def test_a_node_that_cannot_be_used_is_named_with_the_reason(
+    case: tuple[Script, type[NodeError], str],
+) -> None:
+    script, kind, says = case
+    error = opening_error(ScriptedTransport(good, node1=script))
+    assert isinstance(error, kind)
+    assert str(error).startswith("node1 (nodes, line 2): ")
+    assert says in " ".join(str(error).split())
+    assert str(error).isprintable()
+
+
+def failure(script: Script, outcome: Outcome | None = None) -> NodeError:
+    with pytest.raises(NodeError) as caught:
+        play(ScriptedTransport(good, node1=script))
+    return caught.value
+
+
+def test_a_killed_task_is_named_with_role_index_and_signal() -> None:
+    error = failure(
+        starting_then(lambda node: node.say(Exited("r", "worker", 1, None, 9, ("last",))))
+    )
+    assert isinstance(error, TaskFailed)
+    assert error.reason.startswith("worker 1 ended with signal 9 in the middle of the run")
+    assert error.log_tail == ("last",)
+
+
+def test_the_cause_is_reported_and_not_its_echo() -> None:
+    def say(node: Played) -> None:
+        node.say(FromTask("r", "worker", 1, Failed("UnavailableError: Socket closed")))
+        time.sleep(0.3)
+        node.say(Exited("r", "ps", 1, None, 9, ()))
+
+    assert "ps 1 ended with signal 9" in str(failure(starting_then(say)))
+
+
+def test_a_task_that_says_why_it_fails_is_believed() -> None:
+    def say(node: Played) -> None:
+        node.say(FromTask("r", "worker", 1, Failed("ValueError: no such thing \x1b[2J")))
+        node.say(Exited("r", "worker", 1, 1, None, ()))
+
+    error = failure(starting_then(say))
+    assert "worker 1 failed: ValueError: no such thing" in str(error)
+    assert str(error).isprintable()
+
+
+def test_an_agent_that_vanishes_ends_the_run() -> None:
+    error = failure(starting_then(lambda node: node.leave(-1)))
+    assert isinstance(error, ConnectionLost)
+
+
+def test_an_agent_that_cannot_start_its_tasks_ends_the_run() -> None:
+    error = failure(starting_then(lambda node: node.say(AgentFailed("no space left"))))
+    assert "no space left" in str(error)
+
+
+def test_steps_that_leave_a_gap_are_refused() -> None:
+    error = failure(
+        starting_then(lambda node: node.say(FromTask("r", "worker", 1, steps(5, 1, False))))
+    )
+    assert "do not follow on each other" in str(error)
+
+
+def test_a_node_cannot_speak_for_another() -> None:
+    def script(node: Played) -> None:
+        node.greet()
+        node.hear(Start)
+        node.say(FromTask("r", "worker", 0, Failed("I am worker 0")))
+        node.say(FromTask("other", "worker", 1, Failed("of another run")))
+        node.say(Log("r", "../../etc/cron.d/x", 1, "owned", 0))
+        node.say(FromTask("r", "worker", 1, steps(0, 1, False)))
+        node.say(FromTask("r", "worker", 1, Ready()))
+        node.hear(Go)
+        node.say(FromTask("r", "worker", 1, steps(1, 2, True)))
+        node.say(FromTask("r", "worker", 1, Finished(10, None, "CPU")))
+        end(node)
+
+    logs: dict[str, bytes] = {}
+    outcome = play(ScriptedTransport(good, node1=script), logs)
+    assert len(outcome.finished) == 2
+    assert list(logs) == ["worker-0"]
+
+
+def test_go_comes_only_when_all_workers_are_ready() -> None:
+    heard: list[float] = []
+
+    def late(node: Played) -> None:
+        time.sleep(0.5)
+        heard.append(time.monotonic())
+        good(node)
+
+    def early(node: Played) -> None:
+        node.greet()
+        node.hear(Start)
+        node.say(FromTask("r", "worker", 0, steps(0, 1, False)))
+        node.say(FromTask("r", "worker", 0, Ready()))
+        node.hear(Go)
+        heard.append(time.monotonic())
+        node.say(FromTask("r", "worker", 0, steps(1, 2, True)))
+        node.say(FromTask("r", "worker", 0, Finished(10, None, "CPU")))
+        end(node)
+
+    play(ScriptedTransport(early, node1=late))
+    assert heard == sorted(heard)
+    assert len(heard) == 2

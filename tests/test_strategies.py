@@ -1,0 +1,159 @@
+"""Training itself: what N workers compute together is what one process computes alone.
+
+Real agents, real TensorFlow servers, DeepMNIST without its dropout (a mask of its own for each
+worker would make the comparison meaningless).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from launcher.nodes import Node
+from launcher.plan import Options, greeting, make_plan
+from launcher.results.steps import frame
+from launcher.run import Outcome, execute
+from launcher.session import NodeOptions, Session
+from launcher.transports.local import LocalTransport
+from perftest.strategies import load, names
+from perftest.strategies.parameter_server import assign_to_servers
+
+pytestmark = pytest.mark.tensorflow
+
+
+class Quiet:
+    """Observes nothing."""
+
+    def node_greeted(self, *_: object) -> None: ...
+    def run_started(self, *_: object) -> None: ...
+    def phase(self, *_: object) -> None: ...
+    def steps(self, *_: object) -> None: ...
+    def run_ending(self, *_: object) -> None: ...
+
+
+def train(tmp_path: Path, name: str, nodes: int = 1, **changes: Any) -> Outcome:
+    """Run 2 + 4 steps of DeepMNIST without dropout on this machine."""
+    asked = Options(model="deepmnist", warmup_steps=2, measured_steps=4, **changes)
+    where = [Node("127.0.0.1", f"local{i}") for i in range(nodes)]
+    options = NodeOptions(str(tmp_path), sys.executable)
+    outcome = Outcome()
+    logs: list[bytes] = []
+    with Session(where, LocalTransport(), options, name) as session:
+        session.open(lambda node: greeting(asked, node, name), Quiet())
+        plan = make_plan(asked, session.nodes, session.hellos)
+        plan = replace(plan, job=replace(plan.job, model_options={"dropout": 0.0}))
+        try:
+            execute(session, plan, name, Quiet(), lambda _, data: logs.append(data), outcome)
+        except Exception:
+            print(b"".join(logs).decode())
+            raise
+    return outcome
+
+
+def losses(outcome: Outcome) -> np.ndarray:
+    """The loss of each step over the global batch: the mean over its workers."""
+    table = frame(outcome.records)
+    return table.groupby("step")["loss"].mean().to_numpy()
+
+
+def steps(outcome: Outcome) -> pd.DataFrame:
+    return frame(outcome.records)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """One process with a batch of 32."""
+    return train(tmp_path_factory.mktemp("alone"), "alone", batch_size=32, strategy="single")
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Four synchronous workers on two nodes with batches of 8, and two parameter servers."""
+    return train(tmp_path_factory.mktemp("together"), "sync", 2, batch_size=8, gpus_per_node=2)
+
+
+@pytest.fixture(scope="module")
+def each_by_itself(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The same four workers, asynchronous."""
+    folder = tmp_path_factory.mktemp("async")
+    return train(folder, "async", 2, batch_size=8, gpus_per_node=2, synchronous=False)
+
+
+def test_four_synchronous_workers_train_as_one_process_with_four_times_the_batch(
+    alone: Outcome, together: Outcome
+) -> None:
+    assert len(losses(alone)) == 6
+    np.testing.assert_allclose(losses(together), losses(alone), rtol=2e-6)
+    assert together.finished[0].parameter_norm == pytest.approx(
+        alone.finished[0].parameter_norm, rel=1e-6
+    )
+
+
+def test_the_loss_falls_so_that_the_comparison_means_something(alone: Outcome) -> None:
+    fall = losses(alone)[0] - losses(alone)[-1]
+    assert fall > 0.02
+
+
+def test_asynchronous_workers_do_not_pass_for_synchronous_ones(
+    alone: Outcome, each_by_itself: Outcome
+) -> None:
+    difference = np.abs(losses(each_by_itself)[1:] / losses(alone)[1:] - 1)
+    assert difference.max() > 1e-3
+
+
+def test_a_synchronous_step_is_one_update_with_the_gradients_of_all(together: Outcome) -> None:
+    table = steps(together)
+    for worker in range(4):
+        mine = table[table["worker"] == worker]
+        assert mine["global_step"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_asynchronous_workers_make_an_update_each(each_by_itself: Outcome) -> None:
+    table = steps(each_by_itself)
+    assert len(table) == 24
+    assert table["global_step"].max() >= 24
+
+
+def test_the_own_time_of_a_worker_is_a_part_of_its_step(together: Outcome) -> None:
+    table = steps(together)
+    measured = table[table["phase"] == "measured"]
+    assert (measured["compute_seconds"] > 0).all()
+    assert (measured["compute_seconds"] < measured["seconds"] * 1.05).all()
+
+
+def test_updates_need_not_wait_for_backup_workers(tmp_path: Path, alone: Outcome) -> None:
+    outcome = train(tmp_path, "backup", batch_size=8, gpus_per_node=3, backup_workers=1)
+    table = steps(outcome)
+    assert set(table["worker"]) == {0, 1, 2}
+    # 3 workers × 6 steps give 18 gradients; an update takes 2 of them.
+    assert 6 <= table["global_step"].max() <= 9 + 3
+    assert np.isfinite(table["loss"]).all()
+
+
+def test_every_strategy_is_found_by_its_file_name() -> None:
+    assert names() == ["parameter_server", "single"]
+    assert callable(load("single"))
+    with pytest.raises(ValueError, match="no strategy 'os'"):
+        load("os")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "servers", "chosen"),
+    [
+        ([10, 1, 1, 8], 2, [0, 1, 1, 1]),
+        ([4, 4, 4, 4], 2, [0, 1, 0, 1]),
+        ([5], 3, [0]),
+        ([], 2, []),
+        ([1, 2, 3], 1, [0, 0, 0]),
+    ],
+)
+def test_variables_go_to_the_server_that_holds_least(
+    sizes: list[int], servers: int, chosen: list[int]
+) -> None:
+    assert assign_to_servers(sizes, servers) == chosen
