@@ -1,0 +1,42 @@
+# `make run` and `make test` do all their own set-up: the environment .venv, made once, and for the
+# tests the system packages that only they need. See scripts/ for both.
+#
+#   make run PYTHON=/usr/bin/python3.12    with another interpreter than the first that fits
+#   make test ARGS='-k nodes'              with more arguments for pytest
+
+SHELL := /bin/bash
+bin := .venv/bin
+
+.PHONY: help run test check venv venv-dev clean
+
+help:
+	@echo 'make run     measure a small model on this machine: table, CSV and SVG (first time: 2 minutes)'
+	@echo 'make test    run all tests'
+	@echo 'make check   look at format, lint and types'
+	@echo 'make clean   remove the environment and all that was built; the logs stay'
+
+# Two nodes on this machine; one where there is a single GPU, which two cannot share.
+run: venv
+	@nodes=2; [ "$$(timeout 20 nvidia-smi -L 2>/dev/null | grep -c '^GPU ')" != 1 ] || nodes=1; \
+	set -x; $(bin)/runtest -m deepmnist -n $$nodes -g 1 -b 32
+
+test: venv-dev
+	@bash scripts/system-packages sshd=openssh-server ssh=openssh-client ip=iproute2 \
+	    unshare=util-linux ps=procps || echo 'tests: those that need them are skipped' >&2
+	$(bin)/python -m pytest $(ARGS)
+
+check: venv-dev
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+
+# Both look for themselves whether there is anything to do.
+venv:
+	@bash scripts/environment
+
+venv-dev:
+	@bash scripts/environment dev
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find launcher perftest models tests -name __pycache__ -prune -exec rm -rf {} +
