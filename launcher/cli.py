@@ -22,14 +22,15 @@ from launcher import payload, report
 from launcher.cli_options import Where
 from launcher.display import Display
 from launcher.errors import NodesFailed, RunTestError, TaskFailed, UsageError
-from launcher.measurement import Context, measure, new_run_id
 from launcher.nodes import Node, read_nodes, take_nodes
 from launcher.plan import Options, check_options, greeting, make_plan
-from launcher.results.plot import plot_log, plot_logs
+from launcher.provenance import new_run_id
 from launcher.session import NodeOptions, Session
 from launcher.transports.base import Transport
 from launcher.transports.local import LocalTransport
 
+# pandas, matplotlib and Fabric take a second to import: they are imported where they are needed,
+# so that help, mistakes and the greeting of the nodes do not wait for them.
 _INTERRUPTED = 130
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,80}\Z")
 
@@ -60,8 +61,8 @@ def main_group() -> None:
     """Measure how many images per second TensorFlow trains on n machines with g GPUs each.
 
     \b
-    runtest -m deepmnist                           on this machine
-    runtest -m resnet -h nodes -n 2 -g 2 -b 32     on two machines of the nodes file
+    runtest -m deepmnist                          on this machine
+    runtest -m resnet -h nodes -n 2 -g 2 -b 32    on two machines of a nodes file
     """
 
 
@@ -113,6 +114,8 @@ def run(
             else:
                 report.print_plan(out, plan, commands)
             return
+        from launcher.measurement import Context, measure
+
         measurement = measure(session, plan, Context(logs_dir, sys.argv), display)
     plot = draw(measurement.log, err)
     if as_json:
@@ -129,6 +132,8 @@ def run(
 )
 def plot(logs_dir: Path) -> None:
     """Draw every plot again from the CSV logs in LOGS, with no node and no TensorFlow."""
+    from launcher.results.plot import plot_logs
+
     err = Console(stderr=True, highlight=False)
     problems: list[str] = []
     drawn = plot_logs(logs_dir, problems)
@@ -194,6 +199,8 @@ def find_nodes(where: Where, err: Console) -> tuple[list[Node], Transport]:
 
 def draw(log: Path, err: Console) -> Path | None:
     """The plot of a log; one that cannot be drawn is a note, because the row is safe already."""
+    from launcher.results.plot import plot_log
+
     problems: list[str] = []
     try:
         path: Path | None = plot_log(log, problems)

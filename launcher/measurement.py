@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -47,11 +46,6 @@ class Measurement:
     outcome: Outcome
 
 
-def new_run_id(now: datetime) -> str:
-    """A name for a run that no other has: `20261121-143000-9f3a1c`, in UTC."""
-    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-
-
 def measure(
     session: Session, plan: RunPlan, context: Context, observer: RunObserver
 ) -> Measurement:
@@ -61,7 +55,7 @@ def measure(
     written), ResultsError when something cannot be written.
     """
     start = datetime.now(timezone.utc)
-    run_id = new_run_id(start)
+    run_id = provenance.new_run_id(start)
     folder = RunFolder(context.logs_dir, run_id).create()
     facts = _facts(run_id, start, plan, context)
     folder.write_run_json({**facts, "status": "running"})

@@ -1,16 +1,23 @@
-"""Which program this is: versions and git commit, for the record of every run."""
+"""What tells runs apart: their names, and the program that made them."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
+import secrets
 import subprocess
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
 import launcher
 
 _LIBRARIES = ("click", "fabric", "matplotlib", "numpy", "pandas", "paramiko", "rich", "scipy")
+
+
+def new_run_id(now: datetime) -> str:
+    """A name for a run that no other has: `20261121-143000-9f3a1c`, in UTC."""
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def version() -> str:

@@ -6,15 +6,18 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launcher.measurement import Measurement
 from launcher.plan import RunPlan
-from launcher.results.log import RunRow
+
+if TYPE_CHECKING:  # they bring pandas along
+    from launcher.measurement import Measurement
+    from launcher.results.log import RunRow
+    from launcher.run import Outcome
 
 
 def last_line(row: RunRow) -> str:
@@ -159,7 +162,7 @@ def plan_json(plan: RunPlan, commands: list[str]) -> str:
     )
 
 
-def print_startup(console: Console, outcome: Any) -> None:
+def print_startup(console: Console, outcome: Outcome) -> None:
     """Where the time to the first step went, for each task."""
     console.print("seconds after its process started at which each task began:")
     table = Table(box=None, padding=(0, 2, 0, 0))

@@ -177,14 +177,13 @@ class Session:
     def open(self, greet: Callable[[Node], Greet], observer: SessionObserver) -> None:
         """Open and greet all nodes.
 
-        Raises NodesFailed (or the one NodeError) with every failure, once all have answered or
-        their time is up.
+        Raises UsageError for a directory or interpreter that cannot be sent, and NodesFailed (or
+        the one NodeError) with every failure, once all have answered or their time is up.
         """
         limit = threading.Semaphore(_MOST_OPENING_AT_ONCE)
-        for channel in self._channels:
-            threading.Thread(
-                target=self._open_one, args=(channel, greet(channel.node), limit), daemon=True
-            ).start()
+        first = [self._first_input(channel, greet(channel.node)) for channel in self._channels]
+        for each in zip(self._channels, first, strict=True):
+            threading.Thread(target=self._open_one, args=(*each, limit), daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         hellos, failures = self._gather_hellos(observer)
         if failures:
@@ -227,16 +226,19 @@ class Session:
         """The command that is run for a node, for --dry-run."""
         return self._transport.describe(node, payload.script())
 
-    def _open_one(self, channel: AgentChannel, greet: Greet, limit: threading.Semaphore) -> None:
-        first = payload.preamble(
+    def _first_input(self, channel: AgentChannel, greet: Greet) -> bytes:
+        preamble = payload.preamble(
             self._options.remote_dir,
             f"{self.id}.{channel.index}",
             channel.node.python or self._options.python,
             payload.make_payload(),
         )
+        return preamble + protocol.encode(greet)
+
+    def _open_one(self, channel: AgentChannel, first: bytes, limit: threading.Semaphore) -> None:
         try:
             with limit:
-                channel.open(self._transport, payload.script(), first + protocol.encode(greet))
+                channel.open(self._transport, payload.script(), first)
         except ConnectionLost:
             return  # the reader says why
         except NodeError as error:
