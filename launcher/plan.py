@@ -34,6 +34,8 @@ class Options:
     """What a person asked for. batch_size: images per GPU (per worker) and step.
 
     parameter_servers: how many, or None for one a node.  device: auto, cpu or gpu.
+    stall_seconds: how long a run may go without any worker making a step or going on to another
+    phase.
     """
 
     model: str
@@ -49,6 +51,7 @@ class Options:
     first_port: int = DEFAULT_FIRST_PORT
     learning_rate: float = 0.01
     seed: int = 1
+    stall_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class RunPlan:
     job: Job
     tasks: tuple[PlannedTask, ...]
     machines: int
+    stall_seconds: float
 
     @property
     def workers(self) -> tuple[PlannedTask, ...]:
@@ -174,6 +178,7 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         job=job,
         tasks=(*servers, *workers),
         machines=len({hello.machine for hello in hellos}),
+        stall_seconds=options.stall_seconds,
     )
 
 

@@ -125,6 +125,8 @@ class _Run:
         self._failures: list[tuple[int, NodeError]] = []
         self._ending = False
         self._counts: dict[int, int] = defaultdict(int)
+        self._phases: dict[str, str] = {}
+        self._moved = self._started
 
     def start(self) -> None:
         """Start all tasks on all nodes."""
@@ -136,7 +138,10 @@ class _Run:
     def train(self) -> None:
         """Gather until all workers have finished. Raises the failure that came first."""
         while len(self._outcome.finished) < len(self._plan.workers):
-            self._handle(self._session.events.get())
+            try:
+                self._handle(self._session.events.get(timeout=1.0))
+            except queue.Empty:
+                self._check_progress()
             if self._failures:
                 self._gather_causes()
                 raise min(self._failures, key=lambda failure: failure[0])[1]
@@ -163,6 +168,25 @@ class _Run:
                 self._handle(self._session.events.get(timeout=left))
             except queue.Empty:
                 return
+
+    def _check_progress(self) -> None:
+        """A run in which nothing moves any more has failed, whatever keeps it."""
+        if time.monotonic() - self._moved < self._plan.stall_seconds:
+            return
+        least = min(self._plan.workers, key=lambda task: self._counts[task.place.index])
+        index = least.place.index
+        doing = self._phases.get(least.name, "starting")
+        reason = (
+            f"no worker has made a step for {self._plan.stall_seconds:.0f} s; {least.name} is the "
+            f"farthest behind ({doing}, {self._counts[index]} steps done)"
+        )
+        mend = (
+            "see that the nodes reach each other at "
+            f"{', '.join(task.address for task in self._plan.tasks[:4])}"
+            f"{' ...' if len(self._plan.tasks) > 4 else ''}; "
+            "--stall-timeout with more seconds, if a step may take so long"
+        )
+        self._fail(1, TaskFailed(self._label(least.node), reason, mend))
 
     # What comes from the nodes.
 
@@ -196,6 +220,8 @@ class _Run:
             self._outcome.phases.append(
                 StartupPhase(what.role, what.index, message.name, message.elapsed_seconds)
             )
+            self._phases[f"{what.role} {what.index}"] = _printable(message.name)
+            self._moved = time.monotonic()
             self._observer.phase(what.role, what.index, message.name)
         elif isinstance(message, Failed):
             self._fail(
@@ -234,6 +260,7 @@ class _Run:
                 )
             )
         self._counts[worker] += len(times.seconds)
+        self._moved = time.monotonic()
         self._observer.steps(worker, times.first_step, times)
 
     def _handle_exit(self, node: int, what: Exited) -> None:

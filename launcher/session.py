@@ -6,6 +6,7 @@ many runs then go over the same connections.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -69,6 +70,8 @@ class AgentChannel:
         self._connection: Connection | None = None
         self._errors = bytearray()
         self._error_reader: threading.Thread | None = None
+        self._heard = math.inf
+        self._silent = False
         self.ended = threading.Event()
 
     def open(self, transport: Transport, script: str, first: bytes) -> None:
@@ -85,6 +88,13 @@ class AgentChannel:
                 self._connection.send(protocol.encode(message))
             except NodeError:
                 return
+
+    def check_silence(self) -> None:
+        """Give up an agent that has not said anything for too long, whatever its link says."""
+        limit = protocol.HEARTBEAT_LIMIT_SECONDS
+        if not self.ended.is_set() and time.monotonic() - self._heard > limit:
+            self._silent = True
+            self.close()
 
     def close(self) -> None:
         """Let go of the connection; the agent sees the end of its input."""
@@ -114,6 +124,7 @@ class AgentChannel:
         buffer = b"\n"
         greeted = False
         while data := connection.receive():
+            self._heard = time.monotonic()
             buffer += data
             if not greeted:
                 _, found, rest = buffer.partition(marker)
@@ -123,8 +134,9 @@ class AgentChannel:
                     continue
                 greeted, buffer = True, rest
             *lines, buffer = buffer.split(b"\n")
-            for line in lines:
-                self._events.put(Event(self.index, protocol.decode(line)))
+            for message in map(protocol.decode, lines):
+                if not isinstance(message, Heartbeat):
+                    self._events.put(Event(self.index, message))
             if len(buffer) > protocol.MAX_LINE_BYTES:
                 raise MessageError(f"a line of more than {protocol.MAX_LINE_BYTES >> 20} MiB")
 
@@ -146,6 +158,10 @@ class AgentChannel:
         if known is not None:
             return known
         last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
+        if self._silent:
+            limit = protocol.HEARTBEAT_LIMIT_SECONDS
+            reason = f"the agent has not been heard of for {limit:.0f} s"
+            return ConnectionLost(self.node.label, reason, f"look at {self.node.alias}")
         how = "was lost" if status in (None, -1) else f"ended (status {status})"
         text = f"the connection to the agent {how}" + (f": {last[0][:300]}" if last else "")
         return ConnectionLost(
@@ -283,6 +299,8 @@ class Session:
     def _beat(self) -> None:
         while not self._over.wait(protocol.HEARTBEAT_SECONDS):
             self.broadcast(Heartbeat())
+            for channel in self._channels:
+                channel.check_silence()
 
 
 def check_hello(node: Node, hello: Hello) -> NodeError | None:

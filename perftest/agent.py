@@ -49,7 +49,7 @@ class Agent:
         self._input = Lines(stdin)
         self._output = Outgoing(stdout)
         self._clock = clock
-        self._heard = clock()
+        self._heard = self._told = clock()
         self._tasks: list[TaskProcess] = []
         self._directory = Path.cwd()
         self._stopping = ""
@@ -71,8 +71,7 @@ class Agent:
         try:
             while not self._stopping:
                 self._turn(_POLL_SECONDS)
-                if self._clock() - self._heard > protocol.HEARTBEAT_LIMIT_SECONDS:
-                    self._stop("no heartbeat from the launcher")
+                self._beat()
         finally:
             problems = self._end_tasks()
             self._drain()
@@ -96,6 +95,15 @@ class Agent:
             else:
                 self._read_task(key.data)
         self._reap()
+
+    def _beat(self) -> None:
+        """Let the launcher hear that this agent lives, and see that the launcher does."""
+        now = self._clock()
+        if now - self._heard > protocol.HEARTBEAT_LIMIT_SECONDS:
+            self._stop("no heartbeat from the launcher")
+        if now - self._told > protocol.HEARTBEAT_SECONDS:
+            self._told = now
+            self._output.put(Heartbeat())
 
     def _watch_output(self) -> None:
         registered = self._output.descriptor in self._selector.get_map()

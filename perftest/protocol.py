@@ -3,7 +3,7 @@
 Needs the standard library alone, because it runs on the operator's machine and on every node.
 
     launcher -> agent     Greet · Start · Go · Finish · Heartbeat · Stop
-    agent    -> launcher  Hello · FromTask · Exited · Log · RunEnded · AgentFailed
+    agent    -> launcher  Hello · FromTask · Exited · Log · RunEnded · AgentFailed · Heartbeat
     agent    -> task      Assignment, then Go            (the task's standard input)
     task     -> agent     Phase · Ready · StepTimes · Finished · Failed     (a private descriptor)
 
@@ -144,7 +144,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The launcher is alive."""
+    """Whoever sends it is alive. Launcher and agent both send it."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from scripted import HELLO, Played, ScriptedTransport
@@ -33,8 +34,10 @@ from perftest.protocol import (
     Finished,
     FromTask,
     Go,
+    Heartbeat,
     Hello,
     Log,
+    Phase,
     Ready,
     RunEnded,
     Start,
@@ -94,9 +97,11 @@ def starting_then(say: Callable[[Played], None]) -> Script:
     return script
 
 
-def play(transport: ScriptedTransport, logs: dict[str, bytes] | None = None) -> Outcome:
+def play(
+    transport: ScriptedTransport, logs: dict[str, bytes] | None = None, **changes: Any
+) -> Outcome:
     """One run of 1 + 2 steps on two nodes with one worker each."""
-    asked = Options(model="deepmnist", warmup_steps=1, measured_steps=2)
+    asked = Options(model="deepmnist", warmup_steps=1, measured_steps=2, **changes)
     outcome = Outcome()
     kept = logs if logs is not None else {}
 
@@ -213,9 +218,9 @@ def test_a_node_that_cannot_be_used_is_named_with_the_reason(
     assert str(error).isprintable()
 
 
-def failure(script: Script, outcome: Outcome | None = None) -> NodeError:
+def failure(script: Script, other: Script = good) -> NodeError:
     with pytest.raises(NodeError) as caught:
-        play(ScriptedTransport(good, node1=script))
+        play(ScriptedTransport(other, node1=script))
     return caught.value
 
 
@@ -282,6 +287,41 @@ def test_a_node_cannot_speak_for_another() -> None:
     outcome = play(ScriptedTransport(good, node1=script), logs)
     assert len(outcome.finished) == 2
     assert list(logs) == ["worker-0"]
+
+
+def test_a_run_in_which_nothing_moves_is_ended_with_the_worker_that_is_behind() -> None:
+    def script(node: Played) -> None:
+        node.greet()
+        node.hear(Start)
+        node.say(FromTask("r", "worker", 1, Phase("waiting for the parameter servers", 1.0)))
+        end(node)
+
+    with pytest.raises(TaskFailed) as caught:
+        play(ScriptedTransport(good, node1=script), stall_seconds=1.0)
+    text = str(caught.value)
+    assert text.startswith("node1 (nodes, line 2): no worker has made a step for 1 s; worker 1 is")
+    assert "waiting for the parameter servers, 0 steps done" in text
+    assert "host0:2222, host1:2223, host0:2230, host1:2231" in text
+
+
+def test_an_agent_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "HEARTBEAT_LIMIT_SECONDS", 0.5)
+
+    def beating(node: Played) -> None:
+        node.greet()
+        for _ in range(20):
+            node.say(Heartbeat())
+            time.sleep(0.1)
+        node.leave(0)
+
+    def silent(node: Played) -> None:
+        node.greet()
+        node.hear(Stop)
+
+    error = failure(silent, beating)
+    assert isinstance(error, ConnectionLost)
+    assert str(error).startswith("node1 (nodes, line 2): the agent has not been heard of for")
 
 
 def test_go_comes_only_when_all_workers_are_ready() -> None:
