@@ -34,6 +34,7 @@ class Options:
     """What a person asked for. batch_size: images per GPU (per worker) and step.
 
     parameter_servers: how many, or None for one a node.  device: auto, cpu or gpu.
+    workers: how many at most, one node filled before the next is taken; None for all that fit.
     stall_seconds: how long a run may go without any worker making a step or going on to another
     phase.
     """
@@ -41,6 +42,7 @@ class Options:
     model: str
     batch_size: int = 32
     gpus_per_node: int = 1
+    workers: int | None = None
     strategy: str = PARAMETER_SERVER_STRATEGY
     synchronous: bool = True
     parameter_servers: int | None = None
@@ -71,7 +73,10 @@ class PlannedTask:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run: which process runs where, and what all of them have in common."""
+    """One run: which process runs where, and what all of them have in common.
+
+    gpus_per_node: of a full node; the last one has fewer where the workers come out uneven.
+    """
 
     nodes: tuple[Node, ...]
     hellos: tuple[Hello, ...]
@@ -108,10 +113,11 @@ class RunPlan:
 
 def check_options(options: Options, nodes: int) -> None:
     """Raises PlanError for options that contradict each other, before any node is asked."""
-    workers = nodes * options.gpus_per_node
+    workers = sum(_workers_of_nodes(options, nodes))
     if options.strategy == SINGLE and workers > 1:
+        asked = workers if options.workers else f"{nodes} × {options.gpus_per_node}"
         raise PlanError(
-            f"--strategy single is one process, not {nodes} × {options.gpus_per_node}",
+            f"--strategy single is one process, not {asked}",
             "-n 1 -g 1, or --strategy parameter_server",
         )
     if options.strategy != PARAMETER_SERVER_STRATEGY:
@@ -143,13 +149,17 @@ def greeting(options: Options, node: Node, session: str) -> Greet:
 def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) -> RunPlan:
     """Decide which process runs where. `hellos` are in the order of `nodes`.
 
+    Where `options.workers` need fewer nodes than there are, the rest has no part in the run; but
+    processors are shared out as if all did, so that a worker is the same at each size of a sweep.
     Raises PlanError when the nodes do not have what the options ask for.
     """
     check_options(options, len(nodes))
     _check_versions(nodes, hellos)
     device = _device(options, nodes, hellos)
     ports = _Ports(options, nodes, hellos)
-    servers = _place_servers(options, nodes, ports)
+    per_node = [count for count in _workers_of_nodes(options, len(nodes)) if count]
+    used = len(per_node)
+    servers = _place_servers(options, nodes[:used], ports)
     if device == "gpu":
         workers = _place_gpu_workers(options, nodes, hellos, ports)
     else:
@@ -171,15 +181,22 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         ),
     )
     return RunPlan(
-        nodes=tuple(nodes),
-        hellos=tuple(hellos),
-        gpus_per_node=options.gpus_per_node,
+        nodes=tuple(nodes[:used]),
+        hellos=tuple(hellos[:used]),
+        gpus_per_node=per_node[0],
         device=device,
         job=job,
         tasks=(*servers, *workers),
-        machines=len({hello.machine for hello in hellos}),
+        machines=len({hello.machine for hello in hellos[:used]}),
         stall_seconds=options.stall_seconds,
     )
+
+
+def _workers_of_nodes(options: Options, nodes: int) -> list[int]:
+    """How many workers each node has: one node is filled before the next is taken."""
+    each = options.gpus_per_node
+    total = nodes * each if options.workers is None else min(options.workers, nodes * each)
+    return [max(0, min(each, total - node * each)) for node in range(nodes)]
 
 
 def _check_versions(nodes: Sequence[Node], hellos: Sequence[Hello]) -> None:
@@ -201,7 +218,8 @@ def _device(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) ->
     usable = _usable_gpus(nodes, hellos)
     if options.device == "auto" and not any(usable):
         return "cpu"
-    if all(len(gpus) >= options.gpus_per_node for gpus in usable):
+    needed = _workers_of_nodes(options, len(nodes))
+    if all(len(gpus) >= count for gpus, count in zip(usable, needed, strict=True)):
         return "gpu"
     counts = ", ".join(
         f"{node.label} has {len(gpus)}{f' ({hello.gpu_problem})' if hello.gpu_problem else ''}"
@@ -274,8 +292,9 @@ def _place_gpu_workers(
     options: Options, nodes: Sequence[Node], hellos: Sequence[Hello], ports: _Ports
 ) -> tuple[PlannedTask, ...]:
     tasks: list[PlannedTask] = []
+    counts = _workers_of_nodes(options, len(nodes))
     for node, gpus in enumerate(_usable_gpus(nodes, hellos)):
-        for gpu in gpus[: options.gpus_per_node]:
+        for gpu in gpus[: counts[node]]:
             place = Place(WORKER, len(tasks), cpus=(), gpu=gpu.uuid)
             tasks.append(PlannedTask(node, place, ports.address(node, WORKER), gpu.name))
     return tuple(tasks)
@@ -286,8 +305,8 @@ def _place_cpu_workers(
 ) -> tuple[PlannedTask, ...]:
     shares = split_cpus(dict(enumerate(hellos)), options.gpus_per_node)
     tasks: list[PlannedTask] = []
-    for node in range(len(nodes)):
-        for cpus in shares[node]:
+    for node, count in enumerate(_workers_of_nodes(options, len(nodes))):
+        for cpus in shares[node][:count]:
             place = Place(WORKER, len(tasks), cpus=cpus, gpu=None)
             tasks.append(PlannedTask(node, place, ports.address(node, WORKER)))
     return tuple(tasks)

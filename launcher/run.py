@@ -192,6 +192,8 @@ class _Run:
 
     def _handle(self, event: Event) -> None:
         what = event.what
+        if event.node not in self._started_nodes:
+            return  # a node of the session that has no part in this run
         if isinstance(what, NodeError):
             self._ended.add(event.node)
             self._fail(0, what)

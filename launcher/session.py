@@ -72,6 +72,7 @@ class AgentChannel:
         self._error_reader: threading.Thread | None = None
         self._heard = math.inf
         self._silent = False
+        self.error: NodeError | None = None
         self.ended = threading.Event()
 
     def open(self, transport: Transport, script: str, first: bytes) -> None:
@@ -115,6 +116,7 @@ class AgentChannel:
             error = ProtocolError(self.node.label, str(problem), "runtest check")
         except NodeError as problem:
             error = problem
+        self.error = error
         self.ended.set()
         self._events.put(Event(self.index, error))
         self._connection.close()
@@ -218,6 +220,10 @@ class Session:
     def is_open(self, node: int) -> bool:
         """Whether the node's connection still stands."""
         return not self._channels[node].ended.is_set()
+
+    def why_closed(self, node: int) -> NodeError | None:
+        """What ended the node's connection, if anything has."""
+        return self._channels[node].error
 
     def close(self) -> None:
         """Tell all agents to stop, wait a bounded time until they have, and let go."""
