@@ -17,6 +17,7 @@ from rich.table import Table
 
 from launcher.nodes import Node
 from launcher.plan import RunPlan
+from launcher.text import printable
 from perftest.protocol import WORKER, Hello, StepTimes
 
 # A live view of more workers than this would not fit a terminal: it counts them by phase instead.
@@ -71,6 +72,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """One line that stays."""
+        text = printable(text)
         if self._is_live:
             self._console.print(escape(text), highlight=False, soft_wrap=True)
         else:

@@ -14,6 +14,7 @@ from launcher.errors import NodeError, ProtocolError, TaskFailed
 from launcher.plan import RunPlan
 from launcher.results.steps import StepRecord
 from launcher.session import Event, Session
+from launcher.text import printable
 from perftest.protocol import (
     WORKER,
     AgentFailed,
@@ -198,12 +199,14 @@ class _Run:
             self._ended.add(event.node)
             self._fail(0, what)
         elif isinstance(what, AgentFailed):
-            self._fail(0, ProtocolError(self._label(event.node), what.error))
+            self._fail(0, ProtocolError(self._label(event.node), printable(what.error)))
         elif isinstance(what, (FromTask, Exited, Log, RunEnded)) and what.run_id == self._id:
             if isinstance(what, RunEnded):
                 self._ended.add(event.node)
                 label = self._label(event.node)
-                self._outcome.problems += [f"{label}: {problem}" for problem in what.problems]
+                self._outcome.problems += [
+                    f"{label}: {printable(problem)}" for problem in what.problems
+                ]
             elif self._owns(event.node, what.role, what.index):
                 self._handle_task(event.node, what)
 
@@ -219,12 +222,13 @@ class _Run:
     def _handle_message(self, node: int, what: FromTask) -> None:
         message = what.message
         if isinstance(message, Phase):
+            name = printable(message.name, 60)
             self._outcome.phases.append(
-                StartupPhase(what.role, what.index, message.name, message.elapsed_seconds)
+                StartupPhase(what.role, what.index, name, message.elapsed_seconds)
             )
-            self._phases[f"{what.role} {what.index}"] = _printable(message.name)
+            self._phases[f"{what.role} {what.index}"] = name
             self._moved = time.monotonic()
-            self._observer.phase(what.role, what.index, message.name)
+            self._observer.phase(what.role, what.index, name)
         elif isinstance(message, Failed):
             self._fail(
                 2 if _is_an_echo(message.error) else 1, self._task_error(node, what, message.error)
@@ -281,7 +285,7 @@ class _Run:
         self._fail(0 if what.signal is not None else 1, error)
 
     def _task_error(self, node: int, what: FromTask, text: str) -> TaskFailed:
-        reason = f"{what.role} {what.index} failed: {_printable(text)}"
+        reason = f"{what.role} {what.index} failed: {printable(text)}"
         return TaskFailed(self._label(node), reason, self._where_to_look(what.role, what.index))
 
     def _where_to_look(self, role: str, index: int) -> str:
@@ -305,7 +309,3 @@ class _Run:
 def _is_an_echo(error: str) -> bool:
     """Whether a task failed because another one was gone."""
     return error.split(":")[0] in {"UnavailableError", "AbortedError", "CancelledError"}
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)[:500]

@@ -20,10 +20,10 @@ from launcher.errors import (
     NodeError,
     NodesFailed,
     ProtocolError,
-    PythonMissing,
     TensorFlowMissing,
 )
 from launcher.nodes import Node
+from launcher.text import cleaned, printable
 from launcher.transports.base import Connection, Transport
 from perftest import protocol
 from perftest.protocol import AgentFailed, Greet, Heartbeat, Hello, MessageError, Stop
@@ -152,10 +152,8 @@ class AgentChannel:
         status = connection.wait(2.0)
         if self._error_reader is not None:
             self._error_reader.join(1.0)
-        said = "".join(
-            c if c.isprintable() or c == "\n" else " "
-            for c in self._errors.decode("utf-8", "replace")
-        )
+        lines = self._errors.decode("utf-8", "replace").splitlines()
+        said = "\n".join(printable(line) for line in lines)
         known = payload.bootstrap_error(self.node.label, status, said)
         if known is not None:
             return known
@@ -286,9 +284,10 @@ class Session:
             node = self.nodes[event.node]
             error: NodeError | None
             if isinstance(event.what, Hello) and event.node not in hellos:
-                error = check_hello(node, event.what)
-                hellos[event.node] = event.what
-                observer.node_greeted(event.node, event.what)
+                hello = cleaned(event.what)
+                error = check_hello(node, hello)
+                hellos[event.node] = hello
+                observer.node_greeted(event.node, hello)
             elif isinstance(event.what, NodeError):
                 error = event.what
             else:
@@ -320,12 +319,10 @@ def check_hello(node: Node, hello: Hello) -> NodeError | None:
             f"on {node.alias}: {hello.executable} -m pip install tensorflow, "
             "or --python PATH of an interpreter that has it",
         )
-    if tuple(map(int, hello.versions.python.split(".")[:2])) < (3, 10):
-        return PythonMissing(node.label, f"{hello.executable} is Python {hello.versions.python}")
     return None
 
 
 def _shown(message: object) -> str:
     if isinstance(message, AgentFailed):
-        return f"{message.error[:300]!r}"
+        return f"{printable(message.error, 300)!r}"
     return type(message).__name__

@@ -1,0 +1,28 @@
+"""Text from elsewhere, made fit to print: no terminal obeys what a node or a server sent."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """`text` on one line, without control characters, at most `limit` characters long."""
+    line = "".join(c if c.isprintable() else " " for c in text[: 2 * limit])
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def cleaned(value: T) -> T:
+    """A frozen record (or tuple, or text) with every text in it made printable."""
+    plain: Any = value
+    if isinstance(value, str):
+        plain = printable(value)
+    elif isinstance(value, tuple):
+        plain = tuple(cleaned(item) for item in value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: cleaned(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        plain = dataclasses.replace(value, **fields)
+    result: T = plain
+    return result
