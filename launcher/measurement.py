@@ -11,12 +11,13 @@ from pathlib import Path
 
 import perftest.protocol as protocol
 from launcher import provenance
+from launcher.errors import RunTestError
 from launcher.plan import RunPlan
 from launcher.results.log import RunRow, append_row, log_path
 from launcher.results.run_folder import RunFolder
 from launcher.results.steps import frame
 from launcher.results.summary import Summary, summarise
-from launcher.results.warnings import RunWarning, in_one_cell, run_warnings
+from launcher.results.warnings import RunWarning, in_one_cell, run_warnings, shared_processors
 from launcher.run import Outcome, RunObserver, execute
 from launcher.session import Session
 
@@ -26,12 +27,14 @@ class Context:
     """What a measurement needs to know that is not in its plan.
 
     argv: the command line, for run.json.  sweep_id, repeat: its place in a scaling study.
+    run_id: the name of the run; empty for a new one.
     """
 
     logs_dir: Path
     argv: Sequence[str]
     sweep_id: str = ""
     repeat: int = 0
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,36 +54,26 @@ def measure(
 ) -> Measurement:
     """Make one run and write its raw steps, its logs, run.json, and its row of the CSV log.
 
-    Raises NodeError when the run fails (the folder then holds what there is, and no row is
-    written), ResultsError when something cannot be written.
+    Raises NodeError when the run fails and RunTestError when it was too short to say anything (the
+    folder then holds what there is, and no row is written), ResultsError when something cannot be
+    written.
     """
     start = datetime.now(timezone.utc)
-    run_id = provenance.new_run_id(start)
+    run_id = context.run_id or provenance.new_run_id(start)
     folder = RunFolder(context.logs_dir, run_id).create()
     facts = _facts(run_id, start, plan, context)
     folder.write_run_json({**facts, "status": "running"})
     outcome = Outcome()
     try:
         execute(session, plan, run_id, observer, folder.write_log, outcome)
+        summary, warnings = _figures(plan, outcome, folder)
     except BaseException as error:
         folder.write_steps(outcome.records)
         reason = str(error) or type(error).__name__
         folder.write_run_json({**facts, **_results(outcome), "status": "failed", "error": reason})
         raise
     folder.write_steps(outcome.records)
-    steps = frame(outcome.records)
     job = plan.job
-    backup = len(plan.workers) - job.aggregate
-    summary = summarise(
-        steps, batch_per_gpu=job.batch_size, sync=job.synchronous, backup_workers=backup
-    )
-    warnings = run_warnings(
-        steps,
-        sync=job.synchronous,
-        backup_workers=backup,
-        nodes=len(plan.nodes),
-        machines=plan.machines,
-    )
     row = _row(run_id, start, plan, context, summary, warnings)
     log = log_path(context.logs_dir, job.model, job.batch_size)
     outcome.problems += append_row(log, row)
@@ -94,6 +87,37 @@ def measure(
         }
     )
     return Measurement(row, summary, warnings, log, folder, outcome)
+
+
+def _figures(
+    plan: RunPlan, outcome: Outcome, folder: RunFolder
+) -> tuple[Summary, tuple[RunWarning, ...]]:
+    """The figures of a run and what to know of them. Raises RunTestError where there are none."""
+    job = plan.job
+    steps = frame(outcome.records)
+    backup = len(plan.workers) - job.aggregate
+    try:
+        summary = summarise(
+            steps, batch_per_gpu=job.batch_size, sync=job.synchronous, backup_workers=backup
+        )
+        warnings = run_warnings(
+            steps,
+            sync=job.synchronous,
+            backup_workers=backup,
+            nodes=len(plan.nodes),
+            machines=plan.machines,
+        )
+    except ValueError as error:
+        raise RunTestError(
+            f"the run was too short to be measured: {error}; its raw steps are in {folder.path}",
+            f"more --steps than {job.measured_steps}",
+        ) from error
+    return summary, (*warnings, *shared_processors(len(plan.workers), _processors(plan)))
+
+
+def _processors(plan: RunPlan) -> int:
+    """How many different processors the workers are pinned to."""
+    return len({(plan.hellos[w.node].machine, cpu) for w in plan.workers for cpu in w.place.cpus})
 
 
 def _row(
@@ -129,6 +153,7 @@ def _row(
         **summary.figures(),
         sweep_id=context.sweep_id,
         repeat=context.repeat,
+        cpus_per_worker=min(len(task.place.cpus) for task in plan.workers),
         tensorflow=versions.tensorflow,
         keras=versions.keras,
         python=versions.python,

@@ -22,7 +22,7 @@ import pandas as pd
 
 from launcher.results import estimate
 from launcher.results.estimate import Estimate, Ratio
-from launcher.results.points import OLDER_LOG, run_estimates, text
+from launcher.results.points import OLDER_LOG, fact_in_words, run_estimates, shape_in_words, text
 
 Verdict = Literal["faster", "slower", "no difference seen", "not known", "only in A", "only in B"]
 
@@ -38,6 +38,7 @@ CONFIGURATION = (
     "backup_workers",
     "precision",
     "device",
+    "cpus_per_worker",
     "data",
     "staged_from",
 )
@@ -47,7 +48,7 @@ ASSUMED_SPREAD = 0.02
 ASSUMED = "assumed, at least"
 FEWEST_DEGREES_OF_SPREAD = 3
 
-DETAILS = ("precision", "device", "data", "staged_from", "gpu_type")
+DETAILS = ("precision", "device", "cpus_per_worker", "data", "staged_from", "gpu_type")
 
 Key = tuple[str, ...]
 
@@ -81,13 +82,13 @@ class Comparison:
         single`.
         """
         facts = self.configuration
-        shape = (facts["nodes"], facts["gpus_per_node"])
+        shape = [float(facts[name] or "nan") for name in ("nodes", "gpus_per_node", "gpus")]
         words = [
             f"{facts['model']} b{facts['batch_per_gpu']}",
-            " × ".join(shape) if all(shape) else f"{facts['gpus']} GPUs",
+            shape_in_words(*shape) if facts["nodes"] else f"{facts['gpus']} GPUs",
             facts["strategy"].replace("_", " ") or OLDER_LOG,
             "async" if facts["sync"] == "False" else "",
-            *(facts.get(name, "") for name in DETAILS if name not in besides),
+            *(fact_in_words(name, facts.get(name)) for name in DETAILS if name not in besides),
         ]
         return ", ".join(word for word in words if word)
 

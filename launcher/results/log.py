@@ -55,6 +55,7 @@ class RunRow:
     ci_method: str
     sweep_id: str = ""
     repeat: int = 0
+    cpus_per_worker: int = 0
     tensorflow: str = ""
     keras: str = ""
     python: str = ""

@@ -158,5 +158,6 @@ def _filled(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     model, batch = named_for(path)
     table["model"] = table["model"].where(table["model"] != "", model)
     table["batch_per_gpu"] = table["batch_per_gpu"].fillna(batch)
+    table["cpus_per_worker"] = table["cpus_per_worker"].fillna(0)
     table["sync"] = table["sync"].str.lower().map(SYNC).fillna("")
     return table

@@ -18,10 +18,18 @@ LINE = (
     "precision",
     "device",
     "gpu_type",
+    "cpus_per_worker",
     "data",
     "staged_from",
 )
-SAME_HARDWARE_AND_DATA = ("precision", "device", "gpu_type", "data", "staged_from")
+SAME_HARDWARE_AND_DATA = (
+    "precision",
+    "device",
+    "gpu_type",
+    "cpus_per_worker",
+    "data",
+    "staged_from",
+)
 SHAPE = ("gpus", "nodes", "gpus_per_node", "parameter_servers")
 OLDER_LOG = "older log"
 SINGLE = "single"
@@ -151,8 +159,26 @@ def _label(facts: dict[str, object], named: Sequence[str]) -> str:
     if backup > 0:
         words.append(f"{backup:g} backup")
     others = (name for name in named if name not in ("strategy", "sync", "backup_workers"))
-    words += [str(facts[name]) for name in others if facts[name]]
+    words += [fact_in_words(name, facts[name]) for name in others if facts[name]]
     return ", ".join(words)
+
+
+def fact_in_words(name: str, fact: object) -> str:
+    """A fact of a configuration as a label has it: `2 CPUs a worker`, `float32`; none is empty."""
+    if name != "cpus_per_worker" or not fact:
+        return str(fact or "")
+    count = float(str(fact))
+    return f"{count:g} CPU{'s' * (count != 1)} a worker" if count else ""
+
+
+def shape_in_words(nodes: float, gpus_per_node: float, gpus: float) -> str:
+    """`2 × 4`, nodes and GPUs per node; `2 × 4 + 1` where a last node has fewer; else the GPUs."""
+    if math.isnan(nodes) or math.isnan(gpus_per_node):
+        return text(gpus)
+    if nodes * gpus_per_node == gpus:
+        return f"{text(nodes)} × {text(gpus_per_node)}"
+    full, rest = divmod(gpus, gpus_per_node)
+    return f"{text(full)} × {text(gpus_per_node)} + {text(rest)}"
 
 
 def _spelled(shapes: Iterable[pd.DataFrame]) -> str:
@@ -160,6 +186,7 @@ def _spelled(shapes: Iterable[pd.DataFrame]) -> str:
     spelled = []
     for rows in shapes:
         nodes, per_node, servers = rows[list(SHAPE[1:])].iloc[0]
-        words = f"{text(nodes)} × {text(per_node)}" if nodes == nodes else "other"
+        gpus = rows["gpus"].iloc[0]
+        words = shape_in_words(nodes, per_node, gpus) if nodes == nodes else "other"
         spelled.append(words + (f" with {servers:g} PS" if servers > 0 else ""))
     return ", ".join(dict.fromkeys(spelled))

@@ -18,7 +18,7 @@ from launcher.results import estimate
 from launcher.results.files import written_beside
 from launcher.results.log import COLUMNS
 from launcher.results.log_reading import find_logs, read_log
-from launcher.results.points import OLDER_LOG, text
+from launcher.results.points import OLDER_LOG, shape_in_words, text
 
 # The names that notebooks read, in their order, and where each comes from.
 KNOWN = {
@@ -112,13 +112,12 @@ def _cells(row: pd.Series) -> Iterable[str]:
     speed = estimate.from_row(
         row["images_per_sec"], row["ci_low"], row["ci_high"], row["ci_method"]
     )
-    shape = [text(row["nodes"]), text(row["gpus_per_node"])]
     strategy = row["strategy"].replace("_", " ") or OLDER_LOG
     return (
         row["start_utc"][:10],
         row["model"],
         text(row["batch_per_gpu"]),
-        " × ".join(shape) if all(shape) else text(row["gpus"]),
+        shape_in_words(row["nodes"], row["gpus_per_node"], row["gpus"]),
         ("async " if row["sync"] == "False" else "") + strategy,
         f"{speed.value:,.1f}",
         "" if speed.half_width != speed.half_width else f"{speed.half_width:.1%}",

@@ -5,9 +5,10 @@ them. Pure.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,8 @@ Kind = Literal[
     "one machine",
     "few repeats",
     "incomplete steps",
+    "shared processors",
+    "mixed sweep",
 ]
 
 FEWEST_STEPS_FOR_DRIFT = 2 * BATCHES
@@ -52,6 +55,17 @@ class RunWarning:
 def in_one_cell(warnings: Iterable[RunWarning]) -> str:
     """The warnings as the log keeps them."""
     return "; ".join(str(warning) for warning in warnings)
+
+
+def from_one_cell(cell: str) -> tuple[RunWarning, ...]:
+    """The warnings of a row of a log."""
+    kinds = "|".join(map(re.escape, get_args(Kind)))
+    starts = list(re.finditer(rf"(?:^|; )({kinds}): ", cell))
+    ends = [found.start() for found in starts[1:]] + [len(cell)]
+    return tuple(
+        RunWarning(cast(Kind, found[1]), cell[found.end() : end])
+        for found, end in zip(starts, ends, strict=True)
+    )
 
 
 def run_warnings(
@@ -196,6 +210,14 @@ def one_machine(nodes: int, machines: int) -> list[RunWarning]:
     where = "one machine" if machines == 1 else f"{machines} machines"
     text = f"the {nodes} nodes are processes on {where}; N processes on one machine are not N nodes"
     return [RunWarning("one machine", text)]
+
+
+def shared_processors(workers: int, processors: int) -> list[RunWarning]:
+    """More workers than processors: what they lose to each other is no cost of scaling."""
+    if not 0 < processors < workers:
+        return []
+    text = f"{workers} workers share {processors} processor{'s' * (processors != 1)}"
+    return [RunWarning("shared processors", text)]
 
 
 def few_repeats(repeats: int) -> list[RunWarning]:
