@@ -1,0 +1,87 @@
+"""What the documents promise is there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import RUNTEST
+
+ROOT = Path(__file__).parent.parent
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.tensorflow
+def test_the_model_of_the_readme_works_as_it_stands(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "MODELS" in c]
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    (tmp_path / "models" / "mynet.py").write_text(code)
+    look = (
+        "import models; m = models.load('mynet'); print(m.output_shape, 'mynet' in models.names())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "(None, 10) True"
+
+
+def options_of_the_command() -> set[str]:
+    """Every option that the help of any command names."""
+    names = re.findall(r"^  (\w+)  ", help_of(), re.MULTILINE)
+    text = "".join(help_of(name) for name in names) + help_of()
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text))
+
+
+def help_of(*command: str) -> str:
+    done = subprocess.run([RUNTEST, *command, "--help"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_every_option_in_the_documents_exists() -> None:
+    known = options_of_the_command()
+    for path in [ROOT / "README.md", ROOT / "docs" / "troubleshooting.md"]:
+        for line in path.read_text().splitlines():
+            for command in re.findall(r"runtest ([^`#]*)", line) if "runtest -" in line else []:
+                used = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", command))
+                assert used <= known, f"{path.name}: {line}"
+
+
+def test_every_link_in_the_documents_leads_somewhere() -> None:
+    for path in DOCS:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+MESSAGE = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
+
+
+def runs_of_words(message: str) -> list[str]:
+    """Every run of words in a message; some of its words stand for a host, a file or a number."""
+    words = re.split(r"\s+", message)
+    return [
+        " ".join(words[start:end]).strip("':;,.()")
+        for start in range(len(words))
+        for end in range(start + 1, len(words) + 1)
+    ]
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_that_the_program_says() -> None:
+    source = "".join(
+        path.read_text()
+        for package in ("launcher", "perftest", "models")
+        for path in (ROOT / package).rglob("*.py")
+    )
+    # Texts in the source are cut into lines and have values in them.
+    flat = re.sub(r'"\s*\n\s*f?"', "", source)
+    flat = re.sub(r"\{[^{}]*\}", "\0", flat)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    messages = MESSAGE.findall(page)
+    assert len(messages) > 25
+    for message in messages:
+        said = [part for part in runs_of_words(message) if part in flat]
+        assert len(max(said, key=len, default="")) >= 10, f"{message!r} is said nowhere"
