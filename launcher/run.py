@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from launcher.channel import Event
 from launcher.errors import NodeError, ProtocolError, TaskFailed
 from launcher.plan import RunPlan
 from launcher.results.steps import StepRecord
-from launcher.session import Event, Session
+from launcher.session import Session
 from launcher.text import printable
 from perftest.protocol import (
     WORKER,

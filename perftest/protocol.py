@@ -13,13 +13,11 @@ that nothing of the wrong type gets past this file, whoever sent it.
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
-import types
-import typing
 from dataclasses import dataclass, field
 from typing import Any
+
+from perftest import records
+from perftest.records import MessageError as MessageError
 
 VERSION = 1
 
@@ -34,10 +32,6 @@ HEARTBEAT_LIMIT_SECONDS = 30.0
 
 PARAMETER_SERVER = "ps"
 WORKER = "worker"
-
-
-class MessageError(ValueError):
-    """A line that is no message of this protocol."""
 
 
 # --- facts of a node -------------------------------------------------------------------------
@@ -301,18 +295,21 @@ def _snake(name: str) -> str:
     return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
 
 
-_MESSAGES: tuple[type, ...] = (
-    *(Greet, Start, Go, Finish, Heartbeat, Stop),
-    *(Hello, FromTask, Exited, Log, RunEnded, AgentFailed),
-    *(Phase, Ready, StepTimes, Finished, Failed, Assignment),
+_CODEC = records.Codec(
+    {
+        _snake(message.__name__): message
+        for message in (
+            *(Greet, Start, Go, Finish, Heartbeat, Stop),
+            *(Hello, FromTask, Exited, Log, RunEnded, AgentFailed),
+            *(Phase, Ready, StepTimes, Finished, Failed, Assignment),
+        )
+    }
 )
-_BY_NAME = {_snake(message.__name__): message for message in _MESSAGES}
-_NAMES = {message: name for name, message in _BY_NAME.items()}
 
 
 def encode(message: Any) -> bytes:
     """One message as a line, with its newline. NaN and infinities become null."""
-    return json.dumps(_plain(message), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return _CODEC.encode(message)
 
 
 def decode(line: bytes) -> Any:
@@ -322,108 +319,4 @@ def decode(line: bytes) -> Any:
     """
     if len(line) > MAX_LINE_BYTES:
         raise MessageError(f"a line of more than {MAX_LINE_BYTES >> 20} MiB")
-    try:
-        value = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise MessageError(f"not a message: {_excerpt(line)}") from error
-    return _message(value)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        name = _NAMES.get(type(value))
-        return {"type": name, **fields} if name else fields
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _message(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise MessageError("not a message: no JSON object")
-    name = value.get("type")
-    kind = _BY_NAME.get(name) if isinstance(name, str) else None
-    if kind is None:
-        raise MessageError(f"unknown message {_excerpt(str(name).encode())}")
-    return _record(kind, {key: item for key, item in value.items() if key != "type"}, str(name))
-
-
-def _record(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise MessageError(f"{where}: not an object")
-    hints = _hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    missing = [
-        name
-        for name, f in fields.items()
-        if name not in value and f.default_factory is dataclasses.MISSING
-    ]
-    unknown = [name for name in value if name not in fields]
-    if missing or unknown:
-        raise MessageError(f"{where}: missing {missing}, unknown {unknown[:5]}"[:300])
-    return kind(
-        **{name: _typed(hints[name], item, f"{where}.{name}") for name, item in value.items()}
-    )
-
-
-_HINTS: dict[type, dict[str, Any]] = {}
-
-
-def _hints(kind: type) -> dict[str, Any]:
-    if kind not in _HINTS:
-        _HINTS[kind] = typing.get_type_hints(kind)
-    return _HINTS[kind]
-
-
-def _typed(hint: Any, value: Any, where: str) -> Any:
-    """`value` as `hint` says, or MessageError."""
-    if dataclasses.is_dataclass(hint):
-        named = hint in _NAMES
-        return _message(value) if named else _record(typing.cast(type, hint), value, where)
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        return _union(typing.get_args(hint), value, where)
-    if origin is tuple and isinstance(value, list):
-        item_hint = typing.get_args(hint)[0]
-        return tuple([_typed(item_hint, item, where) for item in value])
-    if origin is dict and isinstance(value, dict):
-        item_hint = typing.get_args(hint)[1]
-        return {key: _typed(item_hint, item, f"{where}.{key}"[:100]) for key, item in value.items()}
-    if hint is float and type(value) is int and abs(value) < 1 << 63:
-        return float(value)
-    if hint is float and type(value) is float and not math.isfinite(value):
-        raise MessageError(f"{where}: too large a number")
-    if hint is int and type(value) is int and abs(value) < 1 << 63:
-        return value
-    if hint in (str, float, bool, type(None)) and type(value) is hint:
-        return value
-    raise MessageError(f"{where}: {_excerpt(repr(value).encode())} is not of type {hint}"[:300])
-
-
-def _union(hints: tuple[Any, ...], value: Any, where: str) -> Any:
-    if isinstance(value, dict):
-        message = _message(value)
-        if type(message) in hints:
-            return message
-        raise MessageError(f"{where}: {type(message).__name__} has no place here")
-    # An exact match comes first: True is no number, and 1 stays an int where both are allowed.
-    for hint in sorted(hints, key=lambda hint: type(value) is not hint):
-        try:
-            return _typed(hint, value, where)
-        except MessageError:
-            continue
-    raise MessageError(f"{where}: {_excerpt(repr(value).encode())} is of none of its types"[:300])
-
-
-def _refuse_constant(name: str) -> None:
-    raise MessageError(f"{name} is not a number of this protocol")
-
-
-def _excerpt(data: bytes) -> str:
-    """The beginning of `data`, printable on any terminal."""
-    return ascii(data[:80].decode("utf-8", "replace"))
+    return _CODEC.decode(line)

@@ -252,14 +252,14 @@ def import_without(blocked: set[str], modules: list[str]) -> subprocess.Complete
 def test_command_starts_without_tensorflow_and_without_fabric() -> None:
     done = import_without({*NODE_SIDE, "fabric", "paramiko"}, ["launcher.cli"])
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["perftest", "perftest.protocol"]
+    assert done.stdout.split() == ["perftest", "perftest.protocol", "perftest.records"]
 
 
 def test_whole_launcher_does_without_tensorflow() -> None:
     modules = [module_of(file) for file in SOURCES if file.startswith("launcher/")]
     done = import_without(NODE_SIDE, modules)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["perftest", "perftest.protocol"]
+    assert done.stdout.split() == ["perftest", "perftest.protocol", "perftest.records"]
 
 
 def test_models_are_listed_without_tensorflow() -> None:

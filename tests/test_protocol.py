@@ -129,11 +129,11 @@ _JSON = st.recursive(
 )
 
 
-@given(kind=st.sampled_from(sorted(protocol._BY_NAME)), fields=_JSON, data=st.data())
+@given(kind=st.sampled_from(sorted(protocol._CODEC.by_name)), fields=_JSON, data=st.data())
 def test_no_json_does_more_than_decode_or_be_refused(
     kind: str, fields: object, data: st.DataObject
 ) -> None:
-    names = list(protocol._hints(protocol._BY_NAME[kind]))
+    names = list(protocol._CODEC.hints(protocol._CODEC.by_name[kind]))
     value = {"type": kind, **{name: data.draw(_JSON) for name in names}, "extra": fields}
     if data.draw(st.booleans()):
         del value["extra"]
