@@ -38,7 +38,7 @@ def step(
     """One forward and backward pass.
 
     parameters, state: values of the model's trainable and other variables, in the model's order.
-    images: (batch, height, width, channels), floating point.  labels: (batch,), int32.
+    images: (batch, height, width, channels), floating point.  labels: (batch,), int64.
     The loss is the softmax cross entropy of the model's logits, computed in float32.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:

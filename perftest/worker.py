@@ -30,3 +30,17 @@ def train(job: Job, link: AgentLink, step: Callable[[], StepResult]) -> None:
 def device_name(place: Place) -> str:
     """TensorFlow's name of the one device that this worker computes on."""
     return "/device:GPU:0" if place.gpu is not None else "/device:CPU:0"
+
+
+def check_device(place: Place) -> None:
+    """Raises RuntimeError when TensorFlow does not see the GPU that this worker was given.
+
+    Without this, all would run on the processor and pass for the GPU's speed.
+    """
+    import tensorflow as tf
+
+    if place.gpu is not None and not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError(
+            f"TensorFlow {tf.__version__} does not see GPU {place.gpu}, which nvidia-smi lists: "
+            "a build without CUDA, or missing CUDA libraries (pip install 'tensorflow[and-cuda]')"
+        )

@@ -18,6 +18,7 @@ import pytest
 from agents import wait_until_gone
 from command import Running, runtest, tasks_here
 from hosts import NamespaceHosts
+from test_gpus import ONE, fake_nvidia_smi
 
 LAST_LINE = re.compile(r"Nodes: (\d+); GPUs per node: (\d+); Images/sec: ([0-9.]+)\Z")
 FIRST_RUN = ("-m", "deepmnist", "-n", 2, "-g", 2, "-b", 32)
@@ -282,6 +283,19 @@ def test_every_way_of_training_gives_a_row_and_json(tmp_path: Path, options: lis
         == {"async": 2, "backup-workers": 1, "strategy": 0}[str(options[0])[2:]]
     )
     assert len(pd.read_csv(tmp_path / row["log"])) == 1
+
+
+def test_a_gpu_that_tensorflow_does_not_see_is_an_error_and_not_a_slow_run(tmp_path: Path) -> None:
+    """No GPU can be had here: a recorded nvidia-smi says there is one, and this TensorFlow has
+    no CUDA, as on a node where the wrong build is installed.
+    """
+    fake_nvidia_smi(tmp_path, ONE)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = runtest("-m", "deepmnist", cwd=tmp_path, environment={"PATH": path})
+    assert done.returncode == 1
+    assert "worker 0 failed: RuntimeError: TensorFlow" in done.stderr
+    assert "does not see GPU GPU-5c89852c" in done.stderr
+    assert not list((tmp_path / "logs").glob("*.csv"))
 
 
 def test_the_first_step_comes_soon(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ def batch(
     """One worker's batch.
 
     Returns images, float32 of shape (batch_size, *image_shape), uniform in [0, 1), and labels,
-    int32 of shape (batch_size,), uniform in [0, classes).
+    int64 of shape (batch_size,), uniform in [0, classes).
     """
     images = np.empty((batch_size, *image_shape), np.float32)
-    labels = np.empty(batch_size, np.int32)
+    labels = np.empty(batch_size, np.int64)  # TensorFlow keeps int32 in the host's memory
     for i in range(batch_size):
         # A stream of its own for each image of the global batch, whoever makes it.
         generator = np.random.default_rng((seed, worker * batch_size + i))

@@ -23,7 +23,7 @@ from perftest import training
 from perftest.measure import StepResult
 from perftest.protocol import PARAMETER_SERVER, Assignment, Finished, Job
 from perftest.task import AgentLink
-from perftest.worker import device_name, train
+from perftest.worker import check_device, device_name, train
 
 v1 = tf.compat.v1
 
@@ -32,11 +32,11 @@ _POLL_SECONDS = 0.02
 
 def run(assignment: Assignment, link: AgentLink) -> None:
     """Serve parameters until the end, or train as a worker."""
-    tf.config.set_soft_device_placement(False)
     server = _start_server(assignment)
     if assignment.place.role == PARAMETER_SERVER:
         link.phase("serving parameters")
         link.wait_for_the_end()
+    check_device(assignment.place)
     _Worker(assignment, link, server.target).run()
 
 
@@ -137,7 +137,7 @@ class _Worker:
             for i, v in enumerate(_values(model, False))
         ]
         self._images = _Shape("images", images.shape, tf.float32, self._device)
-        self._labels = _Shape("labels", labels.shape, tf.int32, self._device)
+        self._labels = _Shape("labels", labels.shape, tf.int64, self._device)
         self._batch = {"images": images, "labels": labels}
         self._global_step = _Shape("global_step", (), tf.int64, "/job:ps/task:0/device:CPU:0")
         flag = _Shape("ready", (), tf.bool, "/job:ps/task:0/device:CPU:0").variable()
@@ -220,7 +220,8 @@ class _Worker:
 
     def _session(self, graph: Any, optimise: bool) -> Any:
         config = v1.ConfigProto(
-            allow_soft_placement=False,
+            # What has no kernel for a GPU (the odd integer) may go to its host.
+            allow_soft_placement=True,
             # A worker's session concerns no other worker, and need not wait for one.
             device_filters=["/job:ps", f"/job:worker/task:{self.index}"],
         )

@@ -8,7 +8,7 @@ from perftest import training
 from perftest.measure import StepResult
 from perftest.protocol import WORKER, Assignment, Finished
 from perftest.task import AgentLink
-from perftest.worker import device_name, train
+from perftest.worker import check_device, device_name, train
 
 
 def run(assignment: Assignment, link: AgentLink) -> None:
@@ -16,6 +16,7 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     job = assignment.job
     if assignment.place.role != WORKER:
         raise ValueError("the single strategy has no parameter servers")
+    check_device(assignment.place)
     link.phase("building the model")
     with tf.device(device_name(assignment.place)):
         model = training.build_model(job)
