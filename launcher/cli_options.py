@@ -69,6 +69,57 @@ where_options = _together(
     ),
 )
 
+batch_option = click.option(
+    "-b",
+    "--batch-size",
+    type=_COUNT,
+    default=DEFAULT_BATCH,
+    show_default=True,
+    help="Images per GPU (per worker) and step.",
+)
+
+sweep_options = _together(
+    click.option(
+        "-x",
+        "--max-gpus",
+        metavar="MAX",
+        type=click.IntRange(1, 65536),
+        help="Measure 1, 2, 4 ... up to MAX GPUs, and MAX itself.",
+    ),
+    click.option("--points", metavar="1,3,6", help="Numbers of GPUs to measure, instead of -x."),
+    click.option(
+        "-n",
+        "--num-nodes",
+        type=_COUNT,
+        help="How many of the nodes to use. [default: as many as the largest point needs]",
+    ),
+    click.option(
+        "--repeats",
+        type=_COUNT,
+        default=1,
+        show_default=True,
+        help="How often to measure every point: all of them once, then all again. From 3 on, the "
+        "intervals say how far runs differ.",
+    ),
+    click.option(
+        "--baseline",
+        type=click.Choice(["single", "ps"]),
+        default="single",
+        show_default=True,
+        help="What one GPU is measured with, and so what efficiency means: one process, or a "
+        "worker with a parameter server.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on with the newest sweep of the same options, and measure only what its logs "
+        "lack.",
+    ),
+    click.option(
+        "--dry-run", is_flag=True, help="Greet the nodes, print the plans, start nothing."
+    ),
+)
+
 training_options = _together(
     click.option(
         "-g",
@@ -136,6 +187,14 @@ training_options = _together(
         help="First TCP port of the parameter servers; workers start 8 above it.",
     ),
     click.option(
+        "--stall-timeout",
+        type=click.FloatRange(min=1),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="End a run in which no worker makes a step for so long.",
+    ),
+    click.option(
         "--learning-rate",
         type=click.FloatRange(min=0, min_open=True),
         default=0.01,
@@ -182,6 +241,7 @@ def make_options(model: str, batch_size: int, values: dict[str, Any]) -> Options
         first_port=values["port_base"],
         learning_rate=values["learning_rate"],
         seed=values["seed"],
+        stall_seconds=values["stall_timeout"],
     )
 
 

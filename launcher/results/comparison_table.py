@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 
 from rich.table import Table
 from rich.text import Text
@@ -37,6 +40,30 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
             Text(one.verdict, style=COLOURS.get(one.verdict, "")),
         )
     return table
+
+
+def comparison_json(comparisons: Sequence[Comparison], slower: Collection[Comparison]) -> str:
+    """The same for programs, with those called out that are slower than is allowed. What is not a
+    number becomes null.
+    """
+    return json.dumps(
+        [
+            {
+                "configuration": dict(one.configuration),
+                "images_per_sec_a": _finite(one.speed_a),
+                "images_per_sec_b": _finite(one.speed_b),
+                "ratio": {name: _finite(value) for name, value in asdict(one.ratio).items()},
+                "method": one.method,
+                "verdict": one.verdict,
+                "too_slow": one in slower,
+            }
+            for one in comparisons
+        ]
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _speed(images_per_sec: float) -> str:

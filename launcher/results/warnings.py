@@ -61,10 +61,10 @@ def from_one_cell(cell: str) -> tuple[RunWarning, ...]:
     """The warnings of a row of a log."""
     kinds = "|".join(map(re.escape, get_args(Kind)))
     starts = list(re.finditer(rf"(?:^|; )({kinds}): ", cell))
-    ends = [found.start() for found in starts[1:]] + [len(cell)]
+    ends = [*(found.start() for found in starts[1:]), len(cell)]
     return tuple(
         RunWarning(cast(Kind, found[1]), cell[found.end() : end])
-        for found, end in zip(starts, ends, strict=True)
+        for found, end in zip(starts, ends, strict=False)  # there is an end more where none starts
     )
 
 

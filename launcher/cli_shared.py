@@ -1,0 +1,98 @@
+"""What several commands do alike: look at a model's name, find and open the nodes, draw a log."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from launcher import payload
+from launcher.cli_options import Where
+from launcher.display import Display
+from launcher.errors import RunTestError, UsageError
+from launcher.nodes import Node, read_nodes, take_nodes
+from launcher.plan import Options, greeting
+from launcher.provenance import new_run_id
+from launcher.session import NodeOptions, Session
+from launcher.transports.base import Transport
+from launcher.transports.local import LocalTransport
+
+_MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,80}\Z")
+
+
+def check_model(name: str) -> None:
+    """Raises UsageError for a name that is no model here, before any node is asked."""
+    if not _MODEL.match(name):
+        raise UsageError(f"-m {name[:80]!r} is not the name of a model", "runtest run --help")
+    if name.startswith("keras:"):
+        return  # the nodes know which networks their Keras has
+    # In a process of its own: the launcher never imports what runs on the nodes.
+    done = subprocess.run(
+        [sys.executable, "-m", "models", name],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=payload.source_folder("models"),  # and not a folder "models" of the user's
+    )
+    if done.returncode:
+        raise UsageError(
+            done.stderr.strip().splitlines()[-1] if done.stderr else f"no model {name}"
+        )
+
+
+def find_nodes(where: Where, err: Console, needed: int = 1) -> tuple[list[Node], Transport]:
+    """The nodes to use, and the way to reach them; `needed` of this machine where no -n says."""
+    if where.nodes_file is None:
+        count = where.count or needed
+        return [Node("127.0.0.1", f"local{i}") for i in range(count)], LocalTransport()
+    nodes = take_nodes(read_nodes(where.nodes_file), where.count, str(where.nodes_file))
+    from launcher.transports.ssh import SshTransport  # Fabric takes a while to import
+
+    def warn(text: str) -> None:
+        err.print(f"note: {escape(text)}", soft_wrap=True)
+
+    return nodes, SshTransport(ssh_config=where.ssh_config, warn=warn)
+
+
+@contextmanager
+def opened(
+    where: Where, nodes: Sequence[Node], transport: Transport, asked: Options, err: Console
+) -> Iterator[tuple[Session, Display]]:
+    """Greeted nodes and the display that shows what they do; closed at the end."""
+    default_python = sys.executable if where.nodes_file is None else "python3"
+    node_options = NodeOptions(where.remote_dir, where.python or default_python)
+    session_id = new_run_id(datetime.now(timezone.utc))
+    with (
+        Display(err, nodes, live=err.is_terminal) as display,
+        Session(nodes, transport, node_options, session_id) as session,
+    ):
+        display.opening()
+        session.open(lambda node: greeting(asked, node, session_id), display)
+        yield session, display
+
+
+def draw(log: Path, err: Console) -> Path | None:
+    """The plot of a log; one that cannot be drawn is a note, because the row is safe already."""
+    from launcher.results.plot import plot_log
+
+    problems: list[str] = []
+    try:
+        path: Path | None = plot_log(log, problems)
+    except RunTestError as error:
+        path = None
+        problems.append(str(error))
+    print_notes(err, problems)
+    return path
+
+
+def print_notes(err: Console, notes: Iterable[str]) -> None:
+    """Things to know, one a line."""
+    for note in notes:
+        err.print(f"note: {escape(note)}", soft_wrap=True)
