@@ -86,6 +86,26 @@ class Session:
             raise failures[0] if len(failures) == 1 else NodesFailed(failures)
         self.hellos = tuple(hellos[i] for i in range(len(self.nodes)))
 
+    def greet_again(self, greet: Callable[[Node], Greet], count: int) -> None:
+        """Ask the first `count` nodes anew between two runs: their free ports may be others by now.
+
+        A node that is lost, or silent for too long, keeps what it said before.
+        """
+        asked = {node for node in range(count) if self.is_open(node)}
+        for node in asked:
+            self.send(node, greet(self.nodes[node]))
+        hellos = list(self.hellos)
+        deadline = time.monotonic() + _GREETING_SECONDS
+        while any(self.is_open(node) for node in asked):
+            try:
+                event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            if isinstance(event.what, Hello):
+                hellos[event.node] = cleaned(event.what)
+                asked.discard(event.node)
+        self.hellos = tuple(hellos)
+
     def send(self, node: int, message: object) -> None:
         """Send a message to one node's agent."""
         self._channels[node].send(message)
