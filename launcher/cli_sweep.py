@@ -17,7 +17,7 @@ from launcher.cli_options import Where
 from launcher.cli_shared import check_model, draw, find_nodes, opened
 from launcher.errors import ResultsError, RunTestError, UsageError
 from launcher.nodes import Node
-from launcher.plan import RunPlan
+from launcher.plan import greeting, make_plan
 from launcher.provenance import new_run_id
 from launcher.sweep import (
     BASELINES,
@@ -187,7 +187,11 @@ def _measured(
     with opened(asked.where, nodes, transport, sweep.options, err) as (session, display):
         plans = make_plans(sweep, session.nodes, session.hellos)
 
-        def measure_one(plan: RunPlan, step: Step) -> float:
+        def measure_one(step: Step) -> float:
+            used = len(plans[step.item, step.gpus].nodes)
+            session.greet_again(lambda node: greeting(sweep.options, node, session.id), used)
+            asked_here = sweep.options_of(step.item, step.gpus)
+            plan = make_plan(asked_here, session.nodes, session.hellos)
             run_id = new_run_id(datetime.now(timezone.utc))
             context = Context(asked.logs_dir, asked.argv, record.sweep_id, step.repeat, run_id)
             try:
@@ -219,6 +223,7 @@ def _print_results(
     sweep: Sweep, asked: Asked, record: Record, failures: Sequence[Failure], err: Console
 ) -> None:
     """The curve of each model from the rows of the sweep, the failures, and the paths."""
+    from launcher.results.caption import unit
     from launcher.results.curve import curve
     from launcher.results.log import log_path
 
@@ -233,8 +238,7 @@ def _print_results(
         found, plot = curve(rows), log.with_suffix(".svg")
         curves.append(sweep_report.curve_json(item, found, log, plot if plot.exists() else None))
         if not asked.as_json:
-            what = "worker" if set(rows["device"]) == {"cpu"} else "GPU"
-            sweep_report.print_curve(out, item, found, what)
+            sweep_report.print_curve(out, item, found, unit(rows))
             out.print(f"log:  {log}", soft_wrap=True, markup=False)
             if plot.exists():
                 out.print(f"plot: {plot}", soft_wrap=True, markup=False)

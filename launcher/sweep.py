@@ -148,7 +148,8 @@ def make_plans(
 class SweepRunner:
     """Makes the runs that are still to be made.
 
-    measure: makes one run and writes its row, or raises RunTestError.
+    plans: of every point, as it was planned before the first run.
+    measure: makes one run and writes its row; returns images/sec, or raises RunTestError.
     why_closed: what ended the connection of a node, if anything has.
     tell: says a line to the person who waits.
     """
@@ -156,7 +157,7 @@ class SweepRunner:
     def __init__(
         self,
         plans: Mapping[tuple[Item, int], RunPlan],
-        measure: Callable[[RunPlan, Step], float],
+        measure: Callable[[Step], float],
         why_closed: Callable[[int], NodeError | None],
         tell: Callable[[str], None],
     ) -> None:
@@ -186,7 +187,7 @@ class SweepRunner:
                 return
         self._tell(f"{place}: {words}")
         try:
-            speed = self._measure(plan, step)
+            speed = self._measure(step)
         except ResultsError:
             raise
         except RunTestError as error:

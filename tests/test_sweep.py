@@ -19,7 +19,7 @@ from test_strategies import Quiet
 from launcher.errors import ConnectionLost, NodeError, ResultsError, TaskFailed, UsageError
 from launcher.measurement import Context, measure
 from launcher.nodes import Node
-from launcher.plan import Options, RunPlan, greeting
+from launcher.plan import Options, RunPlan, greeting, make_plan
 from launcher.results.curve import curve
 from launcher.results.log import append_row, log_path
 from launcher.results.log_reading import read_log
@@ -36,7 +36,7 @@ from launcher.sweep import (
     points_up_to,
 )
 from launcher.sweep_record import Record, configuration, newest
-from perftest.protocol import Finish, Finished, FromTask, Go, Ready, RunEnded, Start, Stop
+from perftest.protocol import Finish, Finished, FromTask, Go, Greet, Ready, RunEnded, Start, Stop
 
 NODES = [Node(f"host{i}", f"node{i}", f"nodes, line {i + 1}") for i in range(2)]
 ITEM = Item("deepmnist", 8)
@@ -152,7 +152,7 @@ def run(
     made: list[Step] = []
     said: list[str] = []
 
-    def measure_one(plan: RunPlan, step: Step) -> float:
+    def measure_one(step: Step) -> float:
         made.append(step)
         if error := fails(step):
             raise error
@@ -214,12 +214,21 @@ def test_an_interrupt_ends_a_sweep() -> None:
 
 
 def serve(node: Played, runs: int = 99) -> None:
-    """A node that serves that many runs well, and then leaves without a word."""
+    """A node that serves that many runs well, and then leaves without a word.
+
+    Its first port is taken by somebody else after the first run.
+    """
     node.greet()
-    for _ in range(runs):
-        start = node.hear(Start, Stop)
+    served = 0
+    while served < runs:
+        start = node.hear(Start, Stop, Greet)
+        if isinstance(start, Greet):
+            node.say(replace(HELLO, free_ports=HELLO.free_ports[min(served, 1) :]))
+            continue
         if not isinstance(start, Start):
             break
+        PORTS.append(start.job.cluster.ps)
+        served += 1
         workers = [place.index for place in start.places if place.role == "worker"]
         for index in workers:
             node.say(FromTask(start.run_id, "worker", index, steps(0, 1, False)))
@@ -233,11 +242,17 @@ def serve(node: Played, runs: int = 99) -> None:
     node.leave(-1 if runs < 99 else 0)
 
 
+PORTS: list[tuple[str, ...]] = []
+
+
 def play(transport: ScriptedTransport, asked: Sweep, logs: Path) -> SweepRunner:
     with Session(NODES, transport, NodeOptions("", "python3"), "s") as session:
         session.open(lambda node: greeting(asked.options, node, "s"), Quiet())
 
-        def measure_one(plan: RunPlan, step: Step) -> float:
+        def measure_one(step: Step) -> float:
+            session.greet_again(lambda node: greeting(asked.options, node, "s"), step.gpus)
+            point = asked.options_of(step.item, step.gpus)
+            plan = make_plan(point, session.nodes, session.hellos)
             context = Context(logs, [], "the sweep", step.repeat)
             return measure(session, plan, context, Quiet()).row.images_per_sec
 
@@ -258,6 +273,12 @@ def test_all_runs_go_over_one_set_of_connections_and_each_row_is_kept(tmp_path: 
     assert runner.failures == []
     assert sorted(transport.opened) == ["node0", "node1"]
     assert in_log(tmp_path) == [(1, 1), (2, 1), (1, 2), (2, 2)]
+
+
+def test_every_run_asks_anew_for_ports_that_are_free(tmp_path: Path) -> None:
+    PORTS.clear()
+    play(ScriptedTransport(serve), sweep(1, baseline="parameter_server", repeats=2), tmp_path)
+    assert PORTS == [("host0:2222",), ("host0:2223",)]
 
 
 def test_a_node_that_is_lost_takes_only_its_points_with_it(tmp_path: Path) -> None:
@@ -429,6 +450,6 @@ def test_warnings_of_runs_are_counted_and_one_of_each_kind_is_told() -> None:
     )
     assert [str(warning) for warning in found.warnings] == [
         "shared processors: 3 workers share 2 processors",
-        "straggler: in 6 of 9 runs; at 3 GPUs: worker 1 on node0 computes 2 s a step; much",
-        "drift: in 6 of 9 runs; at 3 GPUs: steps became longer",
+        "straggler: in 6 of 9 runs; at 3 workers: worker 1 on node0 computes 2 s a step; much",
+        "drift: in 6 of 9 runs; at 3 workers: steps became longer",
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from launcher.results.points import Line, text
+from launcher.results.points import Line, fact_in_words, text
 
 LETTERS_IN_A_LINE = 142
 
@@ -51,7 +51,11 @@ def _where(rows: pd.DataFrame) -> str:
     if machines > 0:
         on = " on one machine" if machines == 1 else f" on up to {machines:g} machines"
     versions = _values(rows, "tensorflow")
-    words = f"{hardware}{on}" + (f", TensorFlow {versions}" if versions else "")
+    shares = sorted(set(rows["cpus_per_worker"]) - {0.0})
+    each = " or ".join(fact_in_words("cpus_per_worker", share) for share in shares)
+    words = f"{hardware}{on}" + "".join(
+        f", {fact}" for fact in (each, versions and f"TensorFlow {versions}") if fact
+    )
     return f"Measured with: {words.strip(' ,')}." if words.strip() else ""
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.results.compare import DETAILS, Comparison
+from launcher.results.table import PADDING
 
 COLOURS = {"faster": "green", "slower": "red"}
 
@@ -21,7 +22,9 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
         fact for fact in DETAILS if len({one.configuration.get(fact) for one in comparisons}) == 1
     }
     methods = sorted({one.method for one in comparisons if one.method})
-    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    table = Table(
+        box=None, pad_edge=False, padding=PADDING, header_style="bold", caption_justify="left"
+    )
     table.caption = "B ÷ A over " + "; ".join(methods) if methods else None
     table.add_column("configuration", overflow="fold", min_width=20)
     for name in ("A", "B", "B ÷ A", "95 %"):

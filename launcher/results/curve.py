@@ -12,6 +12,7 @@ import pandas as pd
 
 from launcher.results import estimate, warnings
 from launcher.results.estimate import Estimate, Ratio
+from launcher.results.caption import unit
 from launcher.results.points import run_estimates, shape_in_words
 from launcher.results.warnings import RunWarning
 
@@ -82,7 +83,11 @@ def _point(gpus: int, rows: pd.DataFrame, baseline: Estimate | None) -> CurvePoi
 def _warnings(
     rows: pd.DataFrame, points: tuple[CurvePoint, ...], baseline: str
 ) -> Iterator[RunWarning]:
-    yield from warnings.few_repeats(min(len(point.run_ids) for point in points))
+    fewest = min(points, key=lambda point: len(point.run_ids))
+    for warning in warnings.few_repeats(len(fewest.run_ids)):
+        is_one_of_many = len({len(point.run_ids) for point in points}) > 1
+        where = f"{_count(fewest.gpus, rows)} " if is_one_of_many else ""
+        yield RunWarning(warning.kind, where + warning.text)
     for point in points:
         if point.efficiency is not None:
             yield from warnings.over_ideal(point.efficiency, point.gpus, baseline)
@@ -122,6 +127,9 @@ def _of_single_runs(rows: pd.DataFrame) -> Iterator[RunWarning]:
                 told.add(warning.kind)
     for seen in found.values():
         gpus, first = max(seen, key=lambda each: each[0])
-        at = f"{gpus} GPU{'s' * (gpus != 1)}"
-        share = f"in {len(seen)} of {len(rows)} runs; at {at}: "
+        share = f"in {len(seen)} of {len(rows)} runs; at {_count(gpus, rows)}: "
         yield RunWarning(first.kind, share + first.text)
+
+
+def _count(gpus: int, rows: pd.DataFrame) -> str:
+    return f"{gpus} {unit(rows)}{'s' * (gpus != 1)}"

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from launcher.results.points import text
+from launcher.results.points import shape_in_words
 
 COLOUR = "#0072B2"
 MOST_WORKERS_NAMED = 16
@@ -61,5 +61,5 @@ def step_times(axes: Axes, row: pd.Series, steps: pd.DataFrame) -> None:
 
 def _title(row: pd.Series) -> str:
     """Which run it was, and how to read a bar."""
-    run = f"newest run: {text(row['nodes'])} × {text(row['gpus_per_node'])}"
+    run = f"newest run: {shape_in_words(row['nodes'], row['gpus_per_node'], row['gpus'])}"
     return f"{run}, {row['strategy'].replace('_', ' ')[:24]}\nmedian and 5 to 95 % of steps"

@@ -43,6 +43,7 @@ COLUMNS_SHOWN = (
     "± 95 %",
     "ms/step",
 )
+PADDING = (0, 1, 0, 0)
 MAY_WRAP = ("model", "strategy")  # where there are but 80 columns
 WORDS = ("when", "model", "strategy")
 
@@ -79,7 +80,7 @@ def results_table(rows: pd.DataFrame, most: int = MOST_ROWS_SHOWN) -> Table:
     shown = rows.tail(most)
     hidden = len(rows) - len(shown)
     caption = f"{hidden} older runs are in the CSV alone" if hidden else None
-    table = Table(caption=caption, pad_edge=False, box=None, header_style="bold")
+    table = Table(caption=caption, pad_edge=False, box=None, header_style="bold", padding=PADDING)
     for name in COLUMNS_SHOWN:
         justify: Literal["left", "right"] = "left" if name in WORDS else "right"
         table.add_column(name, justify=justify, no_wrap=name not in MAY_WRAP, overflow="fold")
