@@ -89,7 +89,7 @@ class Session:
     def greet_again(self, greet: Callable[[Node], Greet], count: int) -> None:
         """Ask the first `count` nodes anew between two runs: their free ports may be others by now.
 
-        A node that is lost, or silent for too long, keeps what it said before.
+        One that stays silent keeps what it said before. Raises NodeError for one that is lost.
         """
         asked = {node for node in range(count) if self.is_open(node)}
         for node in asked:
@@ -105,6 +105,9 @@ class Session:
                 hellos[event.node] = cleaned(event.what)
                 asked.discard(event.node)
         self.hellos = tuple(hellos)
+        for node in range(count):
+            if lost := self.why_closed(node):
+                raise lost
 
     def send(self, node: int, message: object) -> None:
         """Send a message to one node's agent."""
