@@ -18,12 +18,14 @@ from perftest.protocol import (
     Hello,
     Job,
     Place,
+    PortRequest,
 )
 
 DEFAULT_FIRST_PORT = 2222
 # Parameter servers from the first port, workers from the eighth after it: 2222 and 2230.
 _WORKER_PORT_OFFSET = 8
-PORTS_ASKED_FOR = 256
+# How far above them an agent looks for free ones; as perftest/ports.py has it.
+_PORT_SPAN = 256
 
 SINGLE = "single"
 PARAMETER_SERVER_STRATEGY = "parameter_server"
@@ -142,8 +144,11 @@ def check_options(options: Options, nodes: int) -> None:
 
 
 def greeting(options: Options, node: Node, session: str) -> Greet:
-    """What a node is asked when it is greeted."""
-    return Greet(VERSION, session, node.first_port or options.first_port, PORTS_ASKED_FOR)
+    """What a node is asked when it is greeted: enough ports for any plan with these options."""
+    first = node.first_port or options.first_port
+    servers = PortRequest(first, options.parameter_servers or 1)
+    workers = PortRequest(first + _WORKER_PORT_OFFSET, options.gpus_per_node)
+    return Greet(VERSION, session, (servers, workers))
 
 
 def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) -> RunPlan:
@@ -267,7 +272,7 @@ class _Ports:
         first = self._first[node] + offset
         raise PlanError(
             f"{self._nodes[node].label}: no free port from {first} "
-            f"to {self._first[node] + PORTS_ASKED_FOR - 1}",
+            f"to {self._first[node] + _PORT_SPAN - 1}",
             "--port-base with another first port, or port= for this node",
         )
 

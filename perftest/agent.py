@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from perftest import facts, protocol
+from perftest.ports import Ports
 from perftest.protocol import (
     AgentFailed,
     Exited,
@@ -51,6 +52,7 @@ class Agent:
         self._clock = clock
         self._heard = self._told = clock()
         self._tasks: list[TaskProcess] = []
+        self._ports = Ports()
         self._directory = Path.cwd()
         self._stopping = ""
         self._selector = selectors.DefaultSelector()
@@ -130,7 +132,7 @@ class Agent:
 
     def _obey(self, message: object) -> None:
         if isinstance(message, Greet):
-            self._output.put(facts.gather(message, self._directory))
+            self._output.put(facts.gather(message, self._directory, self._ports))
         elif isinstance(message, Start):
             self._start(message)
         elif isinstance(message, Go):

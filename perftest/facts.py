@@ -14,6 +14,7 @@ from pathlib import Path
 
 from perftest import protocol
 from perftest.gpus import find_gpus
+from perftest.ports import Ports
 from perftest.protocol import Greet, Hello, Versions
 
 _TENSORFLOW_DISTRIBUTIONS = (
@@ -27,7 +28,7 @@ _TENSORFLOW_DISTRIBUTIONS = (
 )
 
 
-def gather(greet: Greet, directory: Path) -> Hello:
+def gather(greet: Greet, directory: Path, ports: Ports) -> Hello:
     """All facts of this node that a plan needs."""
     gpus, gpu_problem = find_gpus(os.environ)
     return Hello(
@@ -51,32 +52,13 @@ def gather(greet: Greet, directory: Path) -> Hello:
         addresses=_addresses(),
         machine=_first_line(Path("/proc/sys/kernel/random/boot_id")),
         network=os.readlink("/proc/self/ns/net"),
-        free_ports=free_ports(greet.first_port, greet.port_count),
+        free_ports=ports.keep(greet.ports),
     )
-
-
-def free_ports(first: int, count: int) -> tuple[int, ...]:
-    """Those of `count` TCP ports from `first` on that a server could listen on now."""
-    return tuple(port for port in range(first, min(first + count, 65536)) if _is_free(port))
 
 
 def safe_name(text: str) -> str:
     """`text` as the name of one file: letters, digits, `-`, `_` and inner dots only."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", text)[:100].lstrip(".") or "_"
-
-
-def _is_free(port: int) -> bool:
-    # As gRPC binds: on all addresses, and past connections that are merely closing.
-    family = socket.AF_INET6 if socket.has_ipv6 and Path("/proc/net/if_inet6").exists() else None
-    with socket.socket(family or socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            if family:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            probe.bind(("::" if family else "0.0.0.0", port))  # noqa: S104 - bound for a moment
-        except OSError:
-            return False
-    return True
 
 
 def _version(module: str, distributions: tuple[str, ...]) -> str:

@@ -61,13 +61,20 @@ class Versions:
 
 
 @dataclass(frozen=True)
+class PortRequest:
+    """`count` TCP ports are wanted, the lowest that are free from `first` on."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Greet:
-    """Ask for Hello. Ports from `first_port` on, `port_count` of them, are tried for being free."""
+    """Ask for Hello, and for ports that no other runtest on the node will take meanwhile."""
 
     version: int
     session: str
-    first_port: int
-    port_count: int
+    ports: tuple[PortRequest, ...]
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ class Hello:
     """What the node says of itself.
 
     machine: same for all agents of one machine (boot id).  network: same for all agents that share
-    one set of ports.  cpus: processors that the agent may use.  free_ports: of those asked for.
+    one set of ports.  cpus: processors that the agent may use.  free_ports: kept for this session.
     """
 
     version: int

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from perftest import protocol
-from perftest.protocol import Cluster, Greet, Hello, Job, Place, Start
+from perftest.protocol import Cluster, Greet, Hello, Job, Place, PortRequest, Start
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,6 +51,7 @@ class AgentProcess:
 
     def __init__(self, directory: Path, task: str = "", agent: str = "") -> None:
         self.directory = directory / "payload"
+        directory.mkdir(exist_ok=True)
         shutil.copytree(ROOT / "perftest", self.directory / "perftest")
         (self.directory / "perftest" / "task.py").write_text(TASK_HEAD + task)
         (self.directory / ".perftest-session").touch()
@@ -90,8 +91,8 @@ class AgentProcess:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    def greet(self) -> Hello:
-        self.send(Greet(protocol.VERSION, "session", 2222, 16))
+    def greet(self, *ports: PortRequest) -> Hello:
+        self.send(Greet(protocol.VERSION, "session", ports))
         return self.next(Hello)
 
     def start(self, run_id: str = "r1", workers: int = 1) -> None:

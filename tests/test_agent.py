@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from perftest.protocol import (
     Heartbeat,
     Log,
     Phase,
+    PortRequest,
     Ready,
     RunEnded,
     Stop,
@@ -260,7 +262,7 @@ def test_an_agent_needs_nothing_but_the_standard_library(tmp_path: Path) -> None
                 "from perftest import agent; sys.exit(agent.main())",
             ],
             cwd=agent.directory,
-            input=protocol.encode(protocol.Greet(1, "s", 2222, 1)) + protocol.encode(Stop()),
+            input=protocol.encode(protocol.Greet(1, "s", ())) + protocol.encode(Stop()),
             capture_output=True,
             timeout=20,
         )
@@ -297,3 +299,20 @@ def test_the_first_file_compiles_on_any_python() -> None:
     tree = ast.parse(source)
     newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.Match, ast.AsyncFunctionDef)
     assert not [node for node in ast.walk(tree) if isinstance(node, newer)]
+
+
+def test_two_agents_of_one_network_are_never_offered_the_same_port(tmp_path: Path) -> None:
+    wanted = (PortRequest(23450, 2), PortRequest(23458, 3))
+    with AgentProcess(tmp_path / "a") as first, AgentProcess(tmp_path / "b") as second:
+        one, other = first.greet(*wanted).free_ports, second.greet(*wanted).free_ports
+        assert one == (23450, 23451, 23458, 23459, 23460)
+        assert other == (23452, 23453, 23461, 23462, 23463)
+        assert first.greet(*wanted).free_ports == one, "it keeps what it has"
+        first.process.kill()
+        first.process.wait()
+        assert second.greet(*wanted).free_ports == one, "marks die with their agent"
+
+
+def test_a_port_on_which_somebody_listens_is_not_offered(tmp_path: Path) -> None:
+    with AgentProcess(tmp_path) as agent, socket.create_server(("127.0.0.1", 23470)):
+        assert agent.greet(PortRequest(23470, 2)).free_ports == (23471, 23472)

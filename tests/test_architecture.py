@@ -279,7 +279,7 @@ def test_import_that_is_blocked_is_noticed() -> None:
 
 def test_agent_greets_on_a_python_with_nothing_installed(tmp_path: Path) -> None:
     subprocess.run(["tar", "-xz"], input=make_payload().data, cwd=tmp_path, check=True)
-    said = protocol.encode(Greet(protocol.VERSION, "s", 2222, 2)) + protocol.encode(Stop())
+    said = protocol.encode(Greet(protocol.VERSION, "s", ())) + protocol.encode(Stop())
     done = subprocess.run(
         [sys.executable, "-S", "-E", "-s", "-m", "perftest.agent"],
         input=said,

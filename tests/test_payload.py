@@ -18,7 +18,7 @@ from launcher.errors import PythonMissing, RemoteDirectoryError, UsageError
 from perftest import protocol
 from perftest.protocol import Greet, Hello, Stop
 
-GREETING = protocol.encode(Greet(protocol.VERSION, "s", 2222, 2)) + protocol.encode(Stop())
+GREETING = protocol.encode(Greet(protocol.VERSION, "s", ())) + protocol.encode(Stop())
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can make files of others")
 
 

@@ -55,16 +55,25 @@ def assign_to_servers(sizes: Sequence[int], servers: int) -> list[int]:
 
 
 def _start_server(assignment: Assignment) -> Any:
+    """Raises RuntimeError when the port has been taken since it was found free."""
     cluster = assignment.job.cluster
+    place = assignment.place
     config = v1.ConfigProto()
     config.gpu_options.allow_growth = True
-    return tf.distribute.Server(
-        {"ps": list(cluster.ps), "worker": list(cluster.worker)},
-        job_name=assignment.place.role,
-        task_index=assignment.place.index,
-        protocol="grpc",
-        config=config,
-    )
+    try:
+        return tf.distribute.Server(
+            {"ps": list(cluster.ps), "worker": list(cluster.worker)},
+            job_name=place.role,
+            task_index=place.index,
+            protocol="grpc",
+            config=config,
+        )
+    except tf.errors.UnknownError as error:
+        address = getattr(cluster, place.role)[place.index]
+        raise RuntimeError(
+            f"TensorFlow cannot listen at {address}: another program has taken the port since it "
+            "was found free (run again, or --port-base with another first port)"
+        ) from error
 
 
 @dataclass(frozen=True)
