@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from launcher.results import estimate, warnings
-from launcher.results.estimate import Estimate, Ratio
 from launcher.results.caption import unit
+from launcher.results.estimate import Estimate, Ratio
 from launcher.results.points import run_estimates, shape_in_words
 from launcher.results.warnings import RunWarning
 

@@ -59,11 +59,13 @@ def write_results_table(
 ) -> Path:
     """Write all runs as one CSV and return its path.
 
-    `out` is a folder, where the file is named for `today`, or the file itself. One log is held at a
+    `out` is a folder, where the file is named for `today`, or the file itself (what has no ending
+    like `.csv` is a folder). One log is held at a
     time. Raises LogsError and ResultsError.
     """
     out = Path(out)
-    path = out if out.suffix == ".csv" else out / FILE_NAME.format(today=today)
+    is_file = bool(out.suffix) and not out.is_dir()
+    path = out if is_file else out / FILE_NAME.format(today=today)
     with written_beside(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["", *KNOWN, *OURS])
