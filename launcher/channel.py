@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from launcher import payload
@@ -42,23 +43,34 @@ class AgentChannel:
         self._error_reader: threading.Thread | None = None
         self._heard = math.inf
         self._silent = False
+        self._closed = False
+        # Several threads send; and the first input is the program, before any message.
+        self._sending = threading.Lock()
         self.error: NodeError | None = None
         self.ended = threading.Event()
 
     def open(self, transport: Transport, script: str, first: bytes) -> None:
         """Connect, start the script and send it its first input. Raises NodeError."""
-        self._connection = transport.open(self.node, script)
-        self._error_reader = self._thread(self._read_errors, "errors")
-        self._thread(self._read, "messages")
-        self._connection.send(first)
+        connection = transport.open(self.node, script)
+        with self._sending:
+            self._connection = connection
+            self._error_reader = self._thread(self._read_errors, "errors")
+            self._thread(self._read, "messages")
+            if self._closed:  # while it was being opened
+                connection.close()
+            connection.send(first)
 
     def send(self, message: object) -> None:
         """Send a message. A lost connection is told by the reader, not here."""
-        if self._connection is not None and not self.ended.is_set():
-            try:
+        if self.is_connected and not self.ended.is_set():
+            with self._sending, suppress(NodeError):
+                assert self._connection is not None  # noqa: S101 - it never goes back to None
                 self._connection.send(protocol.encode(message))
-            except NodeError:
-                return
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is, or was, a connection."""
+        return self._connection is not None
 
     def check_silence(self) -> None:
         """Give up an agent that has not said anything for too long, whatever its link says."""
@@ -69,6 +81,7 @@ class AgentChannel:
 
     def close(self) -> None:
         """Let go of the connection; the agent sees the end of its input."""
+        self._closed = True
         if self._connection is not None:
             self._connection.close()
 

@@ -28,7 +28,8 @@ _NO_PYTHON = 85
 # Runs under the node's sh. It is the same for everybody and every run: directory, session,
 # interpreter and size come on its standard input, so that none of them shows in `ps`, and nothing
 # of them is ever read as shell. `read` takes no byte past its line from a pipe. Every command ends
-# in a separator, because the lines become one: a login shell may be csh, which takes no more.
+# in a separator, because the lines become one: a login shell may be csh, which takes no more. The
+# shell stays behind the agent, so that its directory goes even if the agent is killed.
 _SCRIPT = r"""
 umask 077;
 unset PYTHONSAFEPATH PYTHONHOME;
@@ -41,23 +42,36 @@ me=$(id -u);
 trusted() {
     set -- $(ls "-ldn$2" -- "$1" 2>/dev/null);
     [ "$3" = "$me" ] || [ "$3" = 0 ] || return 1;
-    case $1 in l*) ;; ?????????[tT]*) ;; ????????w*) return 1 ;; esac;
+    case $1 in
+        l*|?????????[tT]*) ;;
+        ????????w*) return 1 ;;
+        ?????w*) [ "$4" = 0 ] || { [ "$3" = "$me" ] && [ "$4" = "$(id -g)" ]; } || return 1 ;;
+    esac;
 };
 mkdir -p -- "$root" 2>/dev/null || [ -d "$root" ] || fail 81 "cannot make the directory $root";
-trusted "${root%/}/" && trusted "${root%/}" ||
-    fail 82 "$root belongs to somebody else, or everybody may write there";
+trusted "${root%/}/" && { [ -z "${root%/}" ] || trusted "${root%/}"; } ||
+    fail 82 "$root belongs to somebody else, or others may write there";
+up=$(cd -P -- "$root/" && pwd -P) || fail 81 "cannot enter the directory $root";
+while [ -n "$up" ]; do
+    trusted "$up/" ||
+        fail 82 "$up, above $root, belongs to somebody else, or others may write there";
+    up=${up%/*};
+done;
 own=${root%/}/perftest-$me;
 mkdir -- "$own" 2>/dev/null;
 [ -d "$own" ] || fail 81 "cannot make the directory $own";
 [ ! -L "$own" ] && [ -O "$own" ] && chmod 700 -- "$own" ||
     fail 82 "$own was made by somebody else";
 work=$own/$session;
-mkdir -- "$work" && cd -- "$work" && : >.perftest-session || fail 83 "cannot write in $own";
-head -c "$size" | tar -xzf - ||
-    { cd /; rm -rf -- "$work"; fail 84 "cannot unpack the program in $own"; };
-command -v -- "$python" >/dev/null 2>&1 ||
-    { cd /; rm -rf -- "$work"; fail 85 "there is no interpreter $python"; };
-exec "$python" -m perftest.agent
+mkdir -- "$work" || fail 83 "cannot write in $own";
+give_up() { rm -rf -- "$work"; fail "$@"; };
+: >"$work/.perftest-session" || give_up 83 "cannot write in $own";
+(cd -- "$work" && head -c "$size" | tar -xzf -) || give_up 84 "cannot unpack the program in $own";
+command -v -- "$python" >/dev/null 2>&1 || give_up 85 "there is no interpreter $python";
+(cd -- "$work" && exec "$python" -m perftest.agent);
+status=$?;
+rm -rf -- "$work";
+exit $status
 """
 
 

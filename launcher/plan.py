@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -139,6 +140,15 @@ def check_options(options: Options, nodes: int) -> None:
             f"--backup-workers {options.backup_workers} leaves none of {workers} to wait for",
             f"--backup-workers {workers - 1} or less",
         )
+    in_lockstep = options.synchronous and not options.backup_workers
+    if not in_lockstep and options.measured_steps < workers:
+        raise PlanError(
+            f"--steps {options.measured_steps} is too few for {workers} workers that do not step "
+            "together",
+            f"--steps {workers} or more",
+        )
+    if not math.isfinite(options.learning_rate):
+        raise PlanError(f"--learning-rate {options.learning_rate} is not a number", "0.01")
     if options.backup_workers and not options.synchronous:
         raise PlanError("--backup-workers has no meaning with --async", "leave out one of the two")
 
@@ -205,15 +215,16 @@ def _workers_of_nodes(options: Options, nodes: int) -> list[int]:
 
 
 def _check_versions(nodes: Sequence[Node], hellos: Sequence[Hello]) -> None:
-    by_version: dict[str, list[str]] = defaultdict(list)
-    for node, hello in zip(nodes, hellos, strict=True):
-        by_version[hello.versions.tensorflow].append(node.alias)
-    if len(by_version) > 1:
-        found = "; ".join(f"{v} on {', '.join(names)}" for v, names in sorted(by_version.items()))
-        raise PlanError(
-            f"the nodes have different versions of TensorFlow: {found}",
-            "install one version on all, or name an interpreter with python= in the nodes file",
-        )
+    for name, what in (("tensorflow", "TensorFlow"), ("keras", "Keras")):
+        by_version: dict[str, list[str]] = defaultdict(list)
+        for node, hello in zip(nodes, hellos, strict=True):
+            by_version[getattr(hello.versions, name)].append(node.alias)
+        if len(by_version) > 1:
+            found = "; ".join(f"{v} on {', '.join(on)}" for v, on in sorted(by_version.items()))
+            raise PlanError(
+                f"the nodes have different versions of {what}: {found}",
+                "install one version on all, or name an interpreter with python= in the nodes file",
+            )
 
 
 def _device(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) -> str:
@@ -222,6 +233,7 @@ def _device(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) ->
         return "cpu"
     usable = _usable_gpus(nodes, hellos)
     if options.device == "auto" and not any(usable):
+        _check_drivers(nodes, hellos)
         return "cpu"
     needed = _workers_of_nodes(options, len(nodes))
     if all(len(gpus) >= count for gpus, count in zip(usable, needed, strict=True)):
@@ -233,6 +245,16 @@ def _device(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) ->
     fewest = min(len(gpus) for gpus in usable)
     mend = f"-g {fewest}, or --device cpu" if fewest else "--device cpu, or leave those nodes out"
     raise PlanError(f"-g {options.gpus_per_node} GPUs are asked for on each node: {counts}", mend)
+
+
+def _check_drivers(nodes: Sequence[Node], hellos: Sequence[Hello]) -> None:
+    """A broken driver must not make a GPU node pass for one without GPUs."""
+    for node, hello in zip(nodes, hellos, strict=True):
+        if hello.gpu_problem:
+            raise PlanError(
+                f"{node.label}: {hello.gpu_problem}",
+                "mend the driver of that node, or --device cpu to measure its processors",
+            )
 
 
 def _usable_gpus(nodes: Sequence[Node], hellos: Sequence[Hello]) -> list[list[Gpu]]:
@@ -322,15 +344,15 @@ def split_cpus(
 ) -> dict[int, list[tuple[int, ...]]]:
     """The processors of each worker, by node: equal shares, apart from each other.
 
-    Nodes on one machine share its processors out among all their workers. Where workers outnumber
-    processors, several get the same one.
+    Nodes that have the same processors of one machine share them out among all their workers. Where
+    workers outnumber processors, several get the same one.
     """
     shares: dict[int, list[tuple[int, ...]]] = {node: [] for node in hellos}
-    by_machine: dict[str, list[int]] = defaultdict(list)
+    sharing: dict[tuple[str, frozenset[int]], list[int]] = defaultdict(list)
     for node, hello in hellos.items():
-        by_machine[hello.machine].append(node)
-    for members in by_machine.values():
-        cpus = sorted({cpu for node in members for cpu in hellos[node].cpus})
+        sharing[hello.machine, frozenset(hello.cpus)].append(node)
+    for members in sharing.values():
+        cpus = hellos[members[0]].cpus  # threads of one core stand next to each other
         workers = [node for node in members for _ in range(workers_per_node)]
         each = max(1, len(cpus) // len(workers))
         for number, node in enumerate(workers):

@@ -134,7 +134,8 @@ class Session:
         deadline = time.monotonic() + _CLOSING_SECONDS
         try:
             for channel in self._channels:
-                channel.ended.wait(max(0.0, deadline - time.monotonic()))
+                if channel.is_connected:
+                    channel.ended.wait(max(0.0, deadline - time.monotonic()))
         finally:
             self.abandon()
 
@@ -215,6 +216,8 @@ def check_hello(node: Node, hello: Hello) -> NodeError | None:
     """What makes a greeted node unusable, if anything does."""
     if hello.version != protocol.VERSION:
         return ProtocolError(node.label, f"speaks version {hello.version} of the protocol")
+    if not hello.cpus or any(not 0 < port < 65536 for port in hello.free_ports):
+        return ProtocolError(node.label, "has no processors, or ports that are none")
     if not hello.versions.tensorflow:
         return TensorFlowMissing(
             node.label,

@@ -45,7 +45,7 @@ def gather(greet: Greet, directory: Path, ports: Ports) -> Hello:
         ),
         gpus=gpus,
         gpu_problem=gpu_problem,
-        cpus=tuple(sorted(os.sched_getaffinity(0))),
+        cpus=tuple(sorted(os.sched_getaffinity(0), key=_core_of)),
         cpu_model=_cpu_model(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         disk_free_bytes=shutil.disk_usage(directory).free,
@@ -78,6 +78,16 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def _core_of(cpu: int) -> tuple[int, int, int]:
+    """Socket, core and number of a processor: threads of one core come next to each other."""
+    folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+    try:
+        package = int((folder / "physical_package_id").read_text())
+        return package, int((folder / "core_id").read_text()), cpu
+    except (OSError, ValueError):
+        return 0, cpu, cpu
 
 
 def _cpu_model() -> str:

@@ -161,7 +161,8 @@ class Hello:
     """What the node says of itself.
 
     machine: same for all agents of one machine (boot id).  network: same for all agents that share
-    one set of ports.  cpus: processors that the agent may use.  free_ports: kept for this session.
+    one set of ports.  cpus: processors that the agent may use,
+    threads of one core next to each other.  free_ports: kept for this session.
     """
 
     version: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from perftest.protocol import Assignment, Job, Place
 from perftest.streams import Lines
 
 _PR_SET_PDEATHSIG = 1
+_ASSIGNMENT_BYTES = 1 << 20
 _TAIL_LINES = 20
 _TAIL_BYTES = 16 << 10
 # Of a log that is larger, its beginning and its end are sent home.
@@ -43,6 +45,7 @@ class TaskProcess:
         self.run_id = run_id
         self.place = place
         self.reported = False
+        self._group_gone = False
         self.log_path = folder / f"{place.role}-{place.index}.log"
         read, write = os.pipe()
         log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -63,6 +66,9 @@ class TaskProcess:
         finally:
             os.close(log)
             os.close(write)
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe, as asked for
+        with contextlib.suppress(OSError):  # room for the addresses of a large cluster
+            fcntl.fcntl(self._process.stdin, fcntl.F_SETPIPE_SZ, _ASSIGNMENT_BYTES)
         self.lines = Lines(read)
         self.pid = self._process.pid
         self.send(Assignment(run_id, job, place))
@@ -93,16 +99,18 @@ class TaskProcess:
         return self._process.poll() is not None
 
     def group_gone(self) -> bool:
-        """Whether the process and all that it started in its group are gone."""
-        if not self.ended():
-            return False
-        try:
-            os.killpg(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-        return False
+        """Whether the process and all that it started in its group are gone.
+
+        Once gone it stays so: the number may be another group's by now.
+        """
+        if not self._group_gone and self.ended():
+            try:
+                os.killpg(self.pid, 0)
+            except ProcessLookupError:
+                self._group_gone = True
+            except PermissionError:
+                return False
+        return self._group_gone
 
     def terminate(self) -> None:
         """End its input and ask its whole process group to end."""

@@ -43,9 +43,16 @@ class AgentLink:
         """Say what comes next, in a word or two."""
         self._say(Phase(name, time.monotonic() - self.started))
 
-    def wait_for_go(self) -> None:
-        """Say that warm-up is done, and wait until all other workers have said so too."""
+    def ready(self) -> None:
+        """Say that warm-up is done but for its last step."""
         self._say(Ready())
+
+    def may_go(self) -> bool:
+        """Whether all workers have said that they are ready."""
+        return self._go.is_set()
+
+    def wait_for_go(self) -> None:
+        """Wait until they have."""
         self._go.wait()
 
     def steps(self, times: StepTimes) -> None:

@@ -9,18 +9,26 @@ from perftest.protocol import Job, Place
 from perftest.task import AgentLink
 
 
-def train(job: Job, link: AgentLink, step: Callable[[], StepResult]) -> None:
+def train(job: Job, link: AgentLink, step: Callable[[], StepResult], lockstep: bool = True) -> None:
     """Run the warm-up steps and, after all workers have met, the measured ones.
 
     The last warm-up step comes after the meeting, so that a synchronous step, and not the delay of
     a message, is what the measured steps begin with.
+
+    `lockstep` says that a step of one worker is a step of all. Where it is not, others may need
+    this worker's gradients (backup workers) or its load (asynchronous) while it has nothing left
+    to do: it trains on, and nobody counts those steps.
     """
     warmup = job.warmup_steps
-    first, settling = min(1, warmup), int(warmup > 1)
+    settling = min(1, warmup)
+    first = min(1, warmup - settling)
     link.phase("first step")
     measure(step, first, 0, False, link.steps)
     link.phase("warming up")
     measure(step, warmup - first - settling, first, False, link.steps)
+    link.ready()
+    while not lockstep and not link.may_go():
+        step()
     link.wait_for_go()
     measure(step, settling, warmup - settling, False, link.steps)
     link.phase("measuring")

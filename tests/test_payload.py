@@ -6,6 +6,7 @@ import io
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -118,9 +119,48 @@ def test_a_directory_where_everybody_may_write_is_refused(tmp_path: Path) -> Non
     planted.chmod(0o777)
     error = error_of(receive(str(planted)))
     assert isinstance(error, RemoteDirectoryError)
-    assert "everybody may write there" in str(error)
+    assert "others may write there" in str(error)
     planted.chmod(0o1777)  # as /tmp is
     hello_of(receive(str(planted)))
+
+
+def test_a_directory_in_one_where_everybody_may_write_is_refused(tmp_path: Path) -> None:
+    inner = tmp_path / "x" / "inner"
+    inner.mkdir(parents=True, mode=0o700)
+    inner.parent.chmod(0o777)
+    error = error_of(receive(str(inner)))
+    assert isinstance(error, RemoteDirectoryError)
+    assert f"{inner.parent}, above {inner}, belongs to somebody else" in str(error)
+
+
+@root_only
+def test_a_directory_where_another_group_may_write_is_refused(tmp_path: Path) -> None:
+    planted = tmp_path / "x"
+    planted.mkdir()
+    planted.chmod(0o775)
+    hello_of(receive(str(planted)))
+    os.chown(planted, 0, 65534)
+    assert isinstance(error_of(receive(str(planted))), RemoteDirectoryError)
+
+
+def test_the_directory_goes_even_if_the_agent_is_killed(tmp_path: Path) -> None:
+    first = payload.preamble(str(tmp_path), "s1", sys.executable, payload.make_payload())
+    shell = subprocess.Popen(
+        ["sh", "-c", payload.script()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    shell.stdin.write(first)
+    shell.stdin.flush()
+    assert shell.stdout.readline() + shell.stdout.readline() == (
+        b"\n" + protocol.MARKER.encode() + b"\n"
+    )
+    children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    assert shell.wait(timeout=10) == 128 + signal.SIGKILL
+    assert list((tmp_path / f"perftest-{os.getuid()}").iterdir()) == []
+    shell.stdin.close()
+    shell.stdout.close()
 
 
 @root_only

@@ -12,6 +12,7 @@ the updates); anything else runs on the small one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,10 +128,12 @@ class _Worker:
         with large.as_default():
             self._start_updates(trainer)
         step = self._step(trainer, fetches)
-        train(self.job, self.link, step)
+        lockstep = self.job.synchronous and self.job.aggregate == len(self.job.cluster.worker)
+        train(self.job, self.link, step, lockstep)
         norm = float(session.run(self._norm)) if self.is_chief else None
         self.link.finished(Finished(self._parameter_count, norm, device_name(self._place)))
-        self._keep_others_company(step)
+        while not lockstep:  # until the agent ends this process
+            step()
 
     # The small graph: variables, initial values, the sign that they are set.
 
@@ -258,15 +261,11 @@ class _Worker:
         def step() -> StepResult:
             started = time.time()
             loss, global_step, computed_at = run_once()
-            return StepResult(float(loss), int(global_step), float(computed_at) - started)
+            own = float(computed_at) - started
+            # Two readings of a clock that may be set: what cannot be is not known.
+            return StepResult(float(loss), int(global_step), own if own > 0 else math.nan)
 
         return step
-
-    def _keep_others_company(self, step: Callable[[], StepResult]) -> None:
-        """Train on, unmeasured, where others may still need this worker's load or gradients."""
-        lockstep = self.job.synchronous and self.job.aggregate == len(self.job.cluster.worker)
-        while not lockstep:
-            step()
 
 
 def _norm_of(parameters: list[Any]) -> Any:
