@@ -16,7 +16,7 @@ import launcher
 from launcher import cli_options as options
 from launcher import report
 from launcher.cli_results import compare, plot, table
-from launcher.cli_shared import check_model, draw, find_nodes, opened
+from launcher.cli_shared import check_logs, check_model, draw, find_nodes, opened
 from launcher.cli_sweep import scale, scale_all
 from launcher.errors import NodesFailed, RunTestError, TaskFailed
 from launcher.plan import check_options, make_plan
@@ -91,9 +91,11 @@ def run(
     check_model(model)
     asked = options.make_options(model, batch_size, values)
     where = options.make_where(values, num_nodes)
-    out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+    out = Console(highlight=False, emoji=False)
+    err = Console(stderr=True, highlight=False, emoji=False)
     nodes, transport = find_nodes(where, err)
     check_options(asked, len(nodes))
+    check_logs(logs_dir)
     with opened(where, nodes, transport, asked, err) as (session, display):
         plan = make_plan(asked, session.nodes, session.hellos)
         if dry_run:
@@ -122,8 +124,9 @@ for command in (scale, scale_all, plot, table, compare):
 def main() -> None:
     """The console script."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    err = Console(stderr=True, highlight=False)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, _interrupt)
+    err = Console(stderr=True, highlight=False, emoji=False)
     try:
         status = main_group.main(standalone_mode=False, obj=tuple(sys.argv)) or 0
     except click.ClickException as error:

@@ -44,7 +44,7 @@ def plot(logs_dir: Path) -> None:
 
     problems: list[str] = []
     drawn = plot_logs(logs_dir, problems)
-    print_notes(Console(stderr=True, highlight=False), problems)
+    print_notes(Console(stderr=True, highlight=False, emoji=False), problems)
     for path in drawn:
         click.echo(path)
 
@@ -68,8 +68,8 @@ def table(logs_dir: Path, output: Path | None) -> None:
     beside = logs_dir.parent if logs_dir.is_file() else logs_dir
     today = datetime.now().astimezone().date()
     path = write_results_table(logs_dir, output or beside, today)
-    print_notes(Console(stderr=True, highlight=False), problems)
-    Console(highlight=False).print(results_table(rows))
+    print_notes(Console(stderr=True, highlight=False, emoji=False), problems)
+    Console(highlight=False, emoji=False).print(results_table(rows))
     click.echo(f"table: {path}")
 
 
@@ -98,12 +98,12 @@ def compare(a: str, b: str, logs_dir: Path, threshold: float | None, as_json: bo
     problems: list[str] = []
     found = compare_rows(side(a, logs_dir, problems), side(b, logs_dir, problems))
     slower = [] if threshold is None else [one for one in found if is_slower(one, threshold)]
-    err = Console(stderr=True, highlight=False)
+    err = Console(stderr=True, highlight=False, emoji=False)
     print_notes(err, dict.fromkeys(problems))
     if as_json:
         click.echo(comparison_json(found, slower))
     else:
-        Console(highlight=False).print(comparison_table(found))
+        Console(highlight=False, emoji=False).print(comparison_table(found))
     if slower and threshold is not None:
         names = "; ".join(one.name() for one in slower)
         err.print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -47,6 +48,15 @@ def check_model(name: str) -> None:
         )
 
 
+def check_logs(logs_dir: Path) -> None:
+    """Raises UsageError where nothing could be written, before anything is measured for it."""
+    place = logs_dir.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"--logs {logs_dir}: nothing can be written in {place}", "another folder")
+
+
 def find_nodes(where: Where, err: Console, needed: int = 1) -> tuple[list[Node], Transport]:
     """The nodes to use, and the way to reach them; `needed` of this machine where no -n says."""
     if where.nodes_file is None:
@@ -70,7 +80,7 @@ def opened(
     node_options = NodeOptions(where.remote_dir, where.python or default_python)
     session_id = new_run_id(datetime.now(timezone.utc))
     with (
-        Display(err, nodes, live=err.is_terminal) as display,
+        Display(err, nodes, live=err.is_terminal and not err.is_dumb_terminal) as display,
         Session(nodes, transport, node_options, session_id) as session,
     ):
         display.opening()

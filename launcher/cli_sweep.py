@@ -114,7 +114,7 @@ def _measure(items: tuple[Item, ...], argv: Sequence[str], values: dict[str, Any
         resume=values["resume"],
         argv=argv,
     )
-    err = Console(stderr=True, highlight=False)
+    err = Console(stderr=True, highlight=False, emoji=False)
     nodes, transport = find_nodes(asked.where, err, sweep.nodes_needed)
     nodes = _enough(nodes, sweep, asked.where)
     check_sweep(sweep)
@@ -150,7 +150,7 @@ def _print_plans(
     if asked.as_json:
         click.echo(sweep_report.plans_json(sweep, plans))
     else:
-        sweep_report.print_plans(Console(highlight=False), sweep, plans)
+        sweep_report.print_plans(Console(highlight=False, emoji=False), sweep, plans)
 
 
 def _taken_up(
@@ -200,7 +200,8 @@ def _measured(
                 raise
             except RunTestError as error:
                 folder = RunFolder(asked.logs_dir, run_id).path
-                raise RunTestError(f"{error} ({folder})") from error
+                text = str(error)
+                raise RunTestError(text if str(folder) in text else f"{text} ({folder})") from error
 
         runner = SweepRunner(plans, measure_one, session.why_closed, display.note)
         with record.held():
@@ -227,7 +228,7 @@ def _print_results(
     from launcher.results.curve import curve
     from launcher.results.log import log_path
 
-    out = Console(highlight=False)
+    out = Console(highlight=False, emoji=False)
     curves = []
     for item in sweep.items:
         rows = record.rows(item)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import perftest.protocol as protocol
 from launcher import provenance
-from launcher.errors import RunTestError
+from launcher.errors import NodeError, ResultsError, RunTestError
 from launcher.plan import RunPlan
 from launcher.results.log import RunRow, append_row, log_path
 from launcher.results.run_folder import RunFolder
@@ -69,6 +69,8 @@ def measure(
         summary, warnings = _figures(plan, outcome, folder)
     except BaseException as error:
         folder.write_steps(outcome.records)
+        if isinstance(error, NodeError):
+            error.mend = error.mend.replace("the folder of the run", str(folder.path))
         reason = str(error) or type(error).__name__
         folder.write_run_json({**facts, **_results(outcome), "status": "failed", "error": reason})
         raise
@@ -77,15 +79,17 @@ def measure(
     row = _row(run_id, start, plan, context, summary, warnings)
     log = log_path(context.logs_dir, job.model, job.batch_size)
     outcome.problems += append_row(log, row)
-    folder.write_run_json(
-        {
-            **facts,
-            **_results(outcome),
-            "status": "finished",
-            "summary": summary.figures(),
-            "warnings": [str(warning) for warning in warnings],
-        }
-    )
+    record = {
+        **facts,
+        **_results(outcome),
+        "status": "finished",
+        "summary": summary.figures(),
+        "warnings": [str(warning) for warning in warnings],
+    }
+    try:
+        folder.write_run_json(record)
+    except ResultsError as error:  # the row is safe, and the figures should be seen
+        outcome.problems.append(str(error))
     return Measurement(row, summary, warnings, log, folder, outcome)
 
 

@@ -45,7 +45,7 @@ def print_measurement(console: Console, measurement: Measurement, plot: Path | N
     for name, path in paths:
         if path is not None:
             console.print(f"{name + ':':6}{escape(str(path))}", highlight=False, soft_wrap=True)
-    console.print(last_line(row), highlight=False)
+    console.file.write(last_line(row) + "\n")  # whole, however narrow the terminal
 
 
 def _rows(row: RunRow) -> list[tuple[str, str]]:

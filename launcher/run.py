@@ -7,15 +7,17 @@ import queue
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from launcher.channel import Event
-from launcher.errors import NodeError, ProtocolError, TaskFailed
+from launcher.errors import NodeError, ProtocolError, ResultsError, TaskFailed
 from launcher.plan import RunPlan
 from launcher.results.steps import StepRecord
 from launcher.session import Session
-from launcher.text import printable
+from launcher.stall import StallWatch, what_is_wrong
+from launcher.text import cleaned, printable
 from perftest.protocol import (
     WORKER,
     AgentFailed,
@@ -37,6 +39,11 @@ from perftest.protocol import (
 _CAUSE_SECONDS = 1.0
 # TERM, then KILL, then logs: what an agent may take to end a run.
 _ENDING_SECONDS = 20.0
+# What a node may send of each, whatever it says: an agent of ours sends less.
+_MOST_LOG_BYTES = 24 << 20
+_MOST_PHASES = 20
+_MOST_PROBLEMS = 20
+_MOST_TAIL_LINES = 20
 
 
 class RunObserver(Protocol):
@@ -127,8 +134,8 @@ class _Run:
         self._failures: list[tuple[int, NodeError]] = []
         self._ending = False
         self._counts: dict[int, int] = defaultdict(int)
-        self._phases: dict[str, str] = {}
-        self._moved = self._started
+        self._watch = StallWatch(plan)
+        self._log_bytes: dict[str, int] = defaultdict(int)
 
     def start(self) -> None:
         """Start all tasks on all nodes."""
@@ -140,10 +147,9 @@ class _Run:
     def train(self) -> None:
         """Gather until all workers have finished. Raises the failure that came first."""
         while len(self._outcome.finished) < len(self._plan.workers):
-            try:
+            with suppress(queue.Empty):
                 self._handle(self._session.events.get(timeout=1.0))
-            except queue.Empty:
-                self._check_progress()
+            self._check_progress()
             if self._failures:
                 self._gather_causes()
                 raise min(self._failures, key=lambda failure: failure[0])[1]
@@ -172,23 +178,19 @@ class _Run:
                 return
 
     def _check_progress(self) -> None:
-        """A run in which nothing moves any more has failed, whatever keeps it."""
-        if time.monotonic() - self._moved < self._plan.stall_seconds:
+        """A run in which a worker does not get on has failed, whatever keeps it."""
+        waiting = self._ready if len(self._ready) < len(self._plan.workers) else set()
+        stall = self._watch.find(waiting | self._outcome.finished.keys())
+        if stall is None or self._failures:
             return
-        least = min(self._plan.workers, key=lambda task: self._counts[task.place.index])
-        index = least.place.index
-        doing = self._phases.get(least.name, "starting")
-        reason = (
-            f"no worker has made a step for {self._plan.stall_seconds:.0f} s; {least.name} is the "
-            f"farthest behind ({doing}, {self._counts[index]} steps done)"
-        )
+        task, reason = stall
+        addresses = [task.address for task in self._plan.tasks]
         mend = (
-            "see that the nodes reach each other at "
-            f"{', '.join(task.address for task in self._plan.tasks[:4])}"
-            f"{' ...' if len(self._plan.tasks) > 4 else ''}; "
+            f"see that the nodes reach each other at {', '.join(addresses[:4])}"
+            f"{' ...' if len(addresses) > 4 else ''}; "
             "--stall-timeout with more seconds, if a step may take so long"
         )
-        self._fail(1, TaskFailed(self._label(least.node), reason, mend))
+        self._fail(1, TaskFailed(self._label(task.node), reason, mend))
 
     # What comes from the nodes.
 
@@ -217,18 +219,33 @@ class _Run:
         elif isinstance(what, Exited):
             self._handle_exit(node, what)
         else:
-            note = f"\n[{what.omitted_bytes} bytes left out here]\n" if what.omitted_bytes else ""
-            self._log(f"{what.role}-{what.index}", (note + what.text).encode())
+            self._keep_log(what)
+
+    def _keep_log(self, piece: Log) -> None:
+        """Write a piece of a task's log; one that cannot be written must not end a good run."""
+        name = f"{piece.role}-{piece.index}"
+        note = f"\n[{piece.omitted_bytes} bytes left out here]\n" if piece.omitted_bytes else ""
+        data = (note + piece.text).encode("utf-8", "replace")
+        self._log_bytes[name] += len(data)
+        if self._log_bytes[name] > _MOST_LOG_BYTES:
+            return
+        try:
+            self._log(name, data)
+        except ResultsError as error:
+            if str(error) not in self._outcome.problems:
+                self._outcome.problems.append(str(error))
 
     def _handle_message(self, node: int, what: FromTask) -> None:
         message = what.message
         if isinstance(message, Phase):
+            if len(self._outcome.phases) >= _MOST_PHASES * len(self._plan.tasks):
+                return
             name = printable(message.name, 60)
             self._outcome.phases.append(
                 StartupPhase(what.role, what.index, name, message.elapsed_seconds)
             )
-            self._phases[f"{what.role} {what.index}"] = name
-            self._moved = time.monotonic()
+            if what.role == WORKER:
+                self._watch.phase(what.index, name)
             self._observer.phase(what.role, what.index, name)
         elif isinstance(message, Failed):
             self._fail(
@@ -243,12 +260,20 @@ class _Run:
         elif isinstance(message, StepTimes):
             self._keep_steps(node, what.index, message)
         elif isinstance(message, Finished):
-            self._outcome.finished[what.index] = message
+            self._keep_finished(node, what.index, message)
+
+    def _keep_finished(self, node: int, worker: int, message: Finished) -> None:
+        made = self._counts[worker]
+        asked = self._plan.job.warmup_steps + self._plan.job.measured_steps
+        if made != asked:
+            error = f"worker {worker} has finished after {made} steps of {asked}"
+            self._fail(1, ProtocolError(self._label(node), error))
+        self._outcome.finished[worker] = cleaned(message)
 
     def _keep_steps(self, node: int, worker: int, times: StepTimes) -> None:
         lists = (times.seconds, times.compute_seconds, times.losses, times.global_steps)
-        if len({len(each) for each in lists}) != 1 or times.first_step != self._counts[worker]:
-            error = f"worker {worker} sent steps that do not follow on each other"
+        if problem := what_is_wrong(times, self._counts[worker], self._plan.job):
+            error = f"worker {worker} sent steps that {problem}"
             self._fail(1, ProtocolError(self._label(node), error))
             return
         if self._outcome.first_step_seconds is None:
@@ -267,7 +292,7 @@ class _Run:
                 )
             )
         self._counts[worker] += len(times.seconds)
-        self._moved = time.monotonic()
+        self._watch.steps(worker, self._counts[worker], max(times.seconds))
         self._observer.steps(worker, times.first_step, times)
 
     def _handle_exit(self, node: int, what: Exited) -> None:
@@ -282,7 +307,7 @@ class _Run:
         ):
             return  # it has said why before it ended
         error = TaskFailed(self._label(node), reason, self._where_to_look(what.role, what.index))
-        error.log_tail = what.log_tail
+        error.log_tail = tuple(printable(line) for line in what.log_tail[-_MOST_TAIL_LINES:])
         self._fail(0 if what.signal is not None else 1, error)
 
     def _task_error(self, node: int, what: FromTask, text: str) -> TaskFailed:

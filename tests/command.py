@@ -33,7 +33,7 @@ def runtest(
 class Running:
     """The command while it runs; killed when the block ends, if it is still there."""
 
-    def __init__(self, *argv: object, cwd: Path) -> None:
+    def __init__(self, *argv: object, cwd: Path, ignoring: signal.Signals | None = None) -> None:
         self.process = subprocess.Popen(
             [RUNTEST, *map(str, argv)],
             cwd=cwd,
@@ -41,6 +41,7 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=None if ignoring is None else lambda: _ignore(ignoring),
         )
         self.said = ""
 
@@ -73,6 +74,11 @@ class Running:
         _, errors = self.process.communicate(timeout=seconds)
         self.said += errors.decode()
         return self.process.returncode
+
+
+def _ignore(number: signal.Signals) -> None:
+    """As nohup does before it starts a command."""
+    signal.signal(number, signal.SIG_IGN)
 
 
 def tasks_here(marker: str) -> list[int]:

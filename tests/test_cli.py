@@ -56,6 +56,18 @@ WRONG = {
         ["-m", "resnet", "-r", "/tmp/a\nb"],
         "runtest: -r '/tmp/a\\nb' has characters that do not print",
     ),
+    "logs that cannot be": (
+        ["-m", "resnet50", "--logs", "nodes/logs"],
+        "runtest: --logs nodes/logs: nothing can be written in ",
+    ),
+    "no learning rate": (
+        ["-m", "resnet50", "--learning-rate", "nan"],
+        "runtest: --learning-rate nan is not a number. Try: 0.01",
+    ),
+    "fewer steps than workers": (
+        ["-m", "resnet50", "-g", "4", "--async", "--steps", "3"],
+        "runtest: --steps 3 is too few for 4 workers that do not step together",
+    ),
     "GPUs that are not here": (
         ["-m", "resnet", "--device", "gpu", "-g", "2"],
         "runtest: -g 2 GPUs are asked for on each node: local0 has 0. Try: --device cpu",

@@ -126,6 +126,17 @@ def test_more_workers_than_processors_share_them_evenly() -> None:
     assert cpus(made) == [(4,), (6,), (4,), (6,)]
 
 
+def test_threads_of_one_core_stay_together() -> None:
+    # The agent names them so: siblings next to each other.
+    made = plan([hello(cpus=(0, 4, 1, 5))], gpus_per_node=2)
+    assert cpus(made) == [(0, 4), (1, 5)]
+
+
+def test_containers_of_one_machine_keep_to_their_own_processors() -> None:
+    made = plan([hello(0, cpus=(4, 5, 6, 7)), hello(0, cpus=(0, 1, 2, 3))])
+    assert cpus(made) == [(4, 5, 6, 7), (0, 1, 2, 3)]
+
+
 def test_parameter_servers_are_not_pinned_and_see_no_gpu() -> None:
     made = plan([hello(gpus=gpus(2))], gpus_per_node=2)
     assert [(task.place.cpus, task.place.gpu) for task in made.servers] == [((), None)]
@@ -167,6 +178,13 @@ def test_a_driver_error_is_told_where_its_gpus_are_missed() -> None:
         plan([hello(0, gpus=gpus(1)), broken])
 
 
+def test_a_broken_driver_does_not_pass_for_a_node_without_gpus() -> None:
+    broken = hello(0, gpu_problem="nvidia-smi failed: mismatch")
+    with pytest.raises(PlanError, match=r"node0 \(nodes, line 1\): nvidia-smi failed: mismatch"):
+        plan([broken])
+    assert plan([broken], device="cpu").device == "cpu"
+
+
 def test_no_gpu_anywhere_means_processors() -> None:
     assert plan([hello(0), hello(1)]).device == "cpu"
     assert plan([hello(0)]).gpu_type == "EPYC"
@@ -202,6 +220,9 @@ def test_the_nodes_file_can_limit_a_node_s_gpus() -> None:
         ({"strategy": "single", "parameter_servers": 1}, 1, "--num-ps has no meaning"),
         ({"backup_workers": 2}, 2, "--backup-workers 2 leaves none of 2"),
         ({"backup_workers": 1, "synchronous": False}, 2, "no meaning with --async"),
+        ({"synchronous": False, "measured_steps": 1}, 2, "--steps 1 is too few for 2 workers"),
+        ({"backup_workers": 1, "measured_steps": 2}, 3, "--steps 2 is too few for 3 workers"),
+        ({"learning_rate": float("nan")}, 1, "--learning-rate nan is not a number"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(

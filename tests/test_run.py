@@ -18,8 +18,10 @@ from launcher.errors import (
     ProtocolError,
     PythonMissing,
     RemoteDirectoryError,
+    ResultsError,
     TaskFailed,
     TensorFlowMissing,
+    UsageError,
 )
 from launcher.nodes import Node
 from launcher.plan import Options, greeting, make_plan
@@ -98,7 +100,10 @@ def starting_then(say: Callable[[Played], None]) -> Script:
 
 
 def play(
-    transport: ScriptedTransport, logs: dict[str, bytes] | None = None, **changes: Any
+    transport: ScriptedTransport,
+    logs: dict[str, bytes] | None = None,
+    log: Callable[[str, bytes], None] | None = None,
+    **changes: Any,
 ) -> Outcome:
     """One run of 1 + 2 steps on two nodes with one worker each."""
     asked = Options(model="deepmnist", warmup_steps=1, measured_steps=2, **changes)
@@ -111,7 +116,7 @@ def play(
     with Session(NODES, transport, NodeOptions("", "python3"), "s") as session:
         session.open(lambda node: greeting(asked, node, "s"), Quiet())
         plan = make_plan(asked, session.nodes, session.hellos)
-        execute(session, plan, "r", Quiet(), keep, outcome)
+        execute(session, plan, "r", Quiet(), log or keep, outcome)
     return outcome
 
 
@@ -299,7 +304,7 @@ def test_a_run_in_which_nothing_moves_is_ended_with_the_worker_that_is_behind() 
     with pytest.raises(TaskFailed) as caught:
         play(ScriptedTransport(good, node1=script), stall_seconds=1.0)
     text = str(caught.value)
-    assert text.startswith("node1 (nodes, line 2): no worker has made a step for 1 s; worker 1 is")
+    assert text.startswith("node1 (nodes, line 2): worker 1 has not got on for 2 s (")
     assert "waiting for the parameter servers, 0 steps done" in text
     assert "host0:2222, host1:2223, host0:2230, host1:2231" in text
 
@@ -322,6 +327,61 @@ def test_an_agent_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch)
     error = failure(silent, beating)
     assert isinstance(error, ConnectionLost)
     assert str(error).startswith("node1 (nodes, line 2): the agent has not been heard of for")
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (steps(0, 2, False), "were not asked for"),
+        (steps(0, 1, True), "were not asked for"),
+        (StepTimes(0, False, (0.0,), (None,), (1.0,), (1,)), "took no time"),
+        (StepTimes(0, False, (), (), (), ()), "took no time"),
+        (StepTimes(0, False, (1.0, 1.0), (1.0,), (1.0,), (1,)), "do not follow on each other"),
+        (Finished(1, None, "CPU"), "has finished after 0 steps of 3"),
+    ],
+)
+def test_steps_that_no_honest_worker_sends_are_refused(message: object, says: str) -> None:
+    error = failure(starting_then(lambda node: node.say(FromTask("r", "worker", 1, message))))
+    assert isinstance(error, ProtocolError)
+    assert says in str(error)
+
+
+def test_an_endless_log_is_cut() -> None:
+    def script(node: Played) -> None:
+        node.greet()
+        node.hear(Start)
+        node.say(FromTask("r", "worker", 1, Failed("x")))
+        node.hear(Finish)
+        for _ in range(40):
+            node.say(Log("r", "worker", 1, "x" * (1 << 20), 0))
+        node.say(RunEnded("r", ()))
+        node.hear(Stop)
+        node.leave(0)
+
+    logs: dict[str, bytes] = {}
+    with pytest.raises(TaskFailed):
+        play(ScriptedTransport(good, node1=script), logs)
+    assert len(logs["worker-1"]) == 24 << 20
+
+
+def test_a_log_that_cannot_be_written_does_not_end_a_good_run() -> None:
+    outcome = play(ScriptedTransport(good), log=full_disk)
+    assert len(outcome.finished) == 2
+    assert outcome.problems == ["cannot write x: no space. Try: free some space"]
+
+
+def full_disk(name: str, data: bytes) -> None:
+    raise ResultsError("cannot write x: no space", "free some space")
+
+
+def test_closing_does_not_wait_for_nodes_that_were_never_reached() -> None:
+    began = time.monotonic()
+    with (
+        Session(NODES, ScriptedTransport(good), NodeOptions("a\nb", "python3"), "s") as session,
+        pytest.raises(UsageError),
+    ):
+        session.open(lambda node: greeting(Options("deepmnist"), node, "s"), Quiet())
+    assert time.monotonic() - began < 1.0
 
 
 def test_go_comes_only_when_all_workers_are_ready() -> None:

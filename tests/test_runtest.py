@@ -292,6 +292,43 @@ def test_every_way_of_training_gives_a_row_and_json(tmp_path: Path, options: lis
     assert len(pd.read_csv(tmp_path / row["log"])) == 1
 
 
+def test_the_last_line_is_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
+    done = runtest(
+        *("-m", "deepmnist", "--strategy", "single", "--steps", 3, "--warmup", 1),
+        cwd=tmp_path,
+        environment={"COLUMNS": "30"},
+    )
+    assert LAST_LINE.match(done.stdout.splitlines()[-1])
+
+
+def test_a_slow_worker_does_not_keep_those_with_a_backup_waiting(tmp_path: Path) -> None:
+    remote = str(tmp_path / "remote")
+    options = ("--backup-workers", 1, "-g", 4, "-b", 8, "--steps", 20, "--warmup", 5)
+    with Running("-m", "deepmnist", *options, "-r", remote, cwd=tmp_path) as running:
+        running.wait_for("all workers: importing")
+        tasks = [pid for pid in tasks_here(remote) if "task" in command_line(pid)]
+        os.kill(max(tasks), signal.SIGSTOP)
+        time.sleep(10.0)  # by now the others wait for it at the barrier
+        os.kill(max(tasks), signal.SIGCONT)
+        assert running.end(120.0) == 0, running.said
+    row = pd.read_csv(tmp_path / "logs" / "deepmnist_b8.csv").iloc[-1]
+    assert (row["gpus"], row["backup_workers"]) == (4, 1)
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ")
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    with Running(*ENDLESS, cwd=tmp_path, ignoring=signal.SIGHUP) as running:
+        running.wait_for("starting")
+        running.send(signal.SIGHUP)
+        time.sleep(1.0)
+        assert running.process.poll() is None
+        running.send(signal.SIGTERM)
+        assert running.end(20.0) == 130
+
+
 def test_a_gpu_that_tensorflow_does_not_see_is_an_error_and_not_a_slow_run(tmp_path: Path) -> None:
     """No GPU can be had here: a recorded nvidia-smi says there is one, and this TensorFlow has
     no CUDA, as on a node where the wrong build is installed.

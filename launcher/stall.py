@@ -1,0 +1,85 @@
+"""What tells a run that goes well from one that does not: who stands still, who sends nonsense."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+
+from launcher.plan import PlannedTask, RunPlan
+from perftest.protocol import Job, StepTimes
+
+# Where a worker computes or reads before its first step, it may take this much longer than the
+# limit for a stall; and a step may take this much longer than the slowest before it.
+_LONG_FACTOR = 5
+_LONG_PHASES = {"starting", "importing TensorFlow", "building the model", "first step"}
+
+
+@dataclass
+class _Worker:
+    moved: float
+    phase: str = "starting"
+    steps: int = 0
+
+
+class StallWatch:
+    """Knows when each worker last got on. `clock` gives seconds and is monotonic."""
+
+    def __init__(self, plan: RunPlan, clock: Callable[[], float] = time.monotonic) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._slowest_step = 0.0
+        self._workers = {task.place.index: _Worker(clock()) for task in plan.workers}
+
+    def phase(self, worker: int, name: str) -> None:
+        """A worker goes on to something else."""
+        state = self._workers[worker]
+        state.phase, state.moved = name, self._clock()
+
+    def steps(self, worker: int, made: int, slowest_seconds: float) -> None:
+        """A worker has made `made` steps by now; the slowest of the new ones took so long."""
+        state = self._workers[worker]
+        state.steps, state.moved = made, self._clock()
+        self._slowest_step = max(self._slowest_step, slowest_seconds)
+
+    def find(self, excused: Set[int]) -> tuple[PlannedTask, str] | None:
+        """The worker that is farthest behind and stands still, and the reason in words.
+
+        `excused` are the workers that rightly wait: for the others, or for the end.
+        """
+        now = self._clock()
+        stuck = [
+            task
+            for task in self._plan.workers
+            if task.place.index not in excused
+            and now - self._workers[task.place.index].moved > self._limit(task.place.index)
+        ]
+        if not stuck:
+            return None
+        task = min(stuck, key=lambda task: self._workers[task.place.index].steps)
+        state = self._workers[task.place.index]
+        return task, (
+            f"{task.name} has not got on for {self._limit(task.place.index):.0f} s "
+            f"({state.phase}, {state.steps} steps done)"
+        )
+
+    def _limit(self, worker: int) -> float:
+        """How long a worker may take, in seconds: longer where it computes than where it waits."""
+        seconds = self._plan.stall_seconds
+        if self._workers[worker].phase in _LONG_PHASES:
+            return _LONG_FACTOR * seconds
+        return max(seconds, _LONG_FACTOR * self._slowest_step)
+
+
+def what_is_wrong(times: StepTimes, made: int, job: Job) -> str:
+    """What of these steps no honest worker would send that has made `made` so far; or nothing."""
+    lists = (times.seconds, times.compute_seconds, times.losses, times.global_steps)
+    end = times.first_step + len(times.seconds)
+    if len({len(each) for each in lists}) != 1 or times.first_step != made:
+        return "do not follow on each other"
+    if not times.seconds or min(times.seconds) <= 0:
+        return "took no time"
+    first, last = (job.warmup_steps, job.measured_steps) if times.measured else (0, 0)
+    if not first <= times.first_step or end > job.warmup_steps + last:
+        return "were not asked for"
+    return ""
