@@ -171,7 +171,7 @@ def _is_fusable(layer: keras.layers.BatchNormalization, ndim: int) -> bool:
         ndim == 4
         and layer.axis in (-1, 3)
         and layer.epsilon >= SMALLEST_FUSED_EPSILON
-        and not layer.renorm
+        and not getattr(layer, "renorm", False)  # Keras 3.12 does not know it
         and not layer.synchronized
     )
 

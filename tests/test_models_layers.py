@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -140,6 +141,9 @@ def test_fused_normalisation_is_a_pure_function_under_stateless_call() -> None:
     "options", [{"axis": 1}, {"epsilon": 1e-6}, {"renorm": True}, {"synchronized": True}]
 )
 def test_fused_normalisation_refuses_what_the_kernel_cannot_do(options: dict[str, Any]) -> None:
+    known = inspect.signature(keras.layers.BatchNormalization).parameters
+    if not options.keys() <= known.keys():
+        pytest.skip(f"this Keras has no {', '.join(options)}")
     with pytest.raises(ValueError, match="the fused kernel takes"):
         FusedBatchNormalization(**options).build(SHAPE)
 
