@@ -15,7 +15,7 @@ from launcher import cli_options as options
 from launcher import sweep_report
 from launcher.cli_options import Where
 from launcher.cli_shared import check_model, draw, find_nodes, opened
-from launcher.errors import ResultsError, RunTestError, UsageError
+from launcher.errors import UsageError
 from launcher.nodes import Node
 from launcher.plan import greeting, make_plan
 from launcher.provenance import new_run_id
@@ -180,7 +180,6 @@ def _measured(
     """Make the runs that the logs lack, and draw each model's log after its last one."""
     from launcher.measurement import Context, measure
     from launcher.results.log import log_path
-    from launcher.results.run_folder import RunFolder
     from launcher.sweep_record import configuration
 
     nodes, transport = where
@@ -192,16 +191,8 @@ def _measured(
             session.greet_again(lambda node: greeting(sweep.options, node, session.id), used)
             asked_here = sweep.options_of(step.item, step.gpus)
             plan = make_plan(asked_here, session.nodes, session.hellos)
-            run_id = new_run_id(datetime.now(timezone.utc))
-            context = Context(asked.logs_dir, asked.argv, record.sweep_id, step.repeat, run_id)
-            try:
-                return measure(session, plan, context, display).row.images_per_sec
-            except ResultsError:
-                raise
-            except RunTestError as error:
-                folder = RunFolder(asked.logs_dir, run_id).path
-                text = str(error)
-                raise RunTestError(text if str(folder) in text else f"{text} ({folder})") from error
+            context = Context(asked.logs_dir, asked.argv, record.sweep_id, step.repeat)
+            return measure(session, plan, context, display).row.images_per_sec
 
         runner = SweepRunner(plans, measure_one, session.why_closed, display.note)
         with record.held():

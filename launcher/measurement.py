@@ -27,14 +27,12 @@ class Context:
     """What a measurement needs to know that is not in its plan.
 
     argv: the command line, for run.json.  sweep_id, repeat: its place in a scaling study.
-    run_id: the name of the run; empty for a new one.
     """
 
     logs_dir: Path
     argv: Sequence[str]
     sweep_id: str = ""
     repeat: int = 0
-    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def measure(
     written.
     """
     start = datetime.now(timezone.utc)
-    run_id = context.run_id or provenance.new_run_id(start)
+    run_id = provenance.new_run_id(start)
     folder = RunFolder(context.logs_dir, run_id).create()
     facts = _facts(run_id, start, plan, context)
     folder.write_run_json({**facts, "status": "running"})

@@ -155,7 +155,8 @@ def print_failures(console: Console, failures: Sequence[Failure]) -> None:
     """The runs that gave no row, each with its reason, and how to make them again."""
     for failure in failures:
         step = failure.step
-        where = f"{step.item.model}, {step.gpus} GPUs, repeat {step.repeat}"
+        count = f"{step.gpus} GPU{'s' * (step.gpus != 1)}"
+        where = f"{step.item.model}, {count}, repeat {step.repeat}"
         console.print(f"runtest: {escape(where)}: {escape(failure.reason)}", soft_wrap=True)
     count = f"{len(failures)} point{'s' * (len(failures) != 1)}"
     console.print(f"runtest: {count} failed; the same line with --resume measures them again")

@@ -259,12 +259,12 @@ def test_a_point_that_fails_makes_the_exit_status_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("runtest: ")]
     assert errors[0].endswith("nothing was measured of keras:NoSuchNet, batch 32")
-    assert [line.partition(":")[2][:37] for line in errors[1:3]] == [
-        " keras:NoSuchNet, 1 GPUs, repeat 1: l",
-        " keras:NoSuchNet, 1 GPUs, repeat 2: l",
+    assert [line.partition(": ")[2][:35] for line in errors[1:3]] == [
+        "keras:NoSuchNet, 1 GPU, repeat 1: l",
+        "keras:NoSuchNet, 1 GPU, repeat 2: l",
     ]
     assert "2 points failed; the same line with --resume measures them again" in errors[3]
-    folder = re.search(r"\((logs/runs/[^)]+)\)", errors[1])
+    folder = re.search(r"worker-0.log in (logs/runs/\S+)", errors[1])
     assert folder is not None
     assert (tmp_path / folder[1] / "worker-0.log").exists()
 
