@@ -10,12 +10,13 @@ import re
 import shutil
 import socket
 import sys
+from functools import cache
 from pathlib import Path
 
 from perftest import protocol
 from perftest.gpus import find_gpus
 from perftest.ports import Ports
-from perftest.protocol import Greet, Hello, Versions
+from perftest.protocol import Gpu, Greet, Hello, Versions
 
 _TENSORFLOW_DISTRIBUTIONS = (
     "tensorflow",
@@ -30,19 +31,14 @@ _TENSORFLOW_DISTRIBUTIONS = (
 
 def gather(greet: Greet, directory: Path, ports: Ports) -> Hello:
     """All facts of this node that a plan needs."""
-    gpus, gpu_problem = find_gpus(os.environ)
+    gpus, gpu_problem = _gpus()
     return Hello(
         version=protocol.VERSION,
         host=socket.gethostname(),
         user=_user(),
         directory=str(directory),
         executable=sys.executable,
-        versions=Versions(
-            python=".".join(map(str, sys.version_info[:3])),
-            tensorflow=_version("tensorflow", _TENSORFLOW_DISTRIBUTIONS),
-            keras=_version("keras", ("keras", "keras-nightly")),
-            h5py=_version("h5py", ("h5py",)),
-        ),
+        versions=_versions(),
         gpus=gpus,
         gpu_problem=gpu_problem,
         cpus=tuple(sorted(os.sched_getaffinity(0), key=_core_of)),
@@ -53,6 +49,25 @@ def gather(greet: Greet, directory: Path, ports: Ports) -> Hello:
         machine=_first_line(Path("/proc/sys/kernel/random/boot_id")),
         network=os.readlink("/proc/self/ns/net"),
         free_ports=ports.keep(greet.ports),
+    )
+
+
+# A sweep greets its nodes before every run, for the sake of the ports: what does not change between
+# two runs is looked up once. nvidia-smi alone may take seconds.
+
+
+@cache
+def _gpus() -> tuple[tuple[Gpu, ...], str]:
+    return find_gpus(os.environ)
+
+
+@cache
+def _versions() -> Versions:
+    return Versions(
+        python=".".join(map(str, sys.version_info[:3])),
+        tensorflow=_version("tensorflow", _TENSORFLOW_DISTRIBUTIONS),
+        keras=_version("keras", ("keras", "keras-nightly")),
+        h5py=_version("h5py", ("h5py",)),
     )
 
 
