@@ -12,6 +12,7 @@ from pathlib import Path
 import perftest.protocol as protocol
 from launcher import provenance
 from launcher.errors import NodeError, ResultsError, RunTestError
+from launcher.payload import make_payload
 from launcher.plan import RunPlan
 from launcher.results.log import RunRow, append_row, log_path
 from launcher.results.run_folder import RunFolder
@@ -175,6 +176,7 @@ def _facts(run_id: str, start: datetime, plan: RunPlan, context: Context) -> dic
         "perftest": provenance.version(),
         "git_commit": provenance.git_commit(),
         "launcher": provenance.launcher_versions(),
+        "payload_sha256": make_payload().sha256,
         "protocol": protocol.VERSION,
         "plan": {
             "job": asdict(plan.job),
