@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from launcher.plan import DEFAULT_FIRST_PORT, Options
+from launcher.tasks import DEFAULT_FIRST_PORT, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 

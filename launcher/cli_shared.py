@@ -19,9 +19,10 @@ from launcher.cli_options import Where
 from launcher.display import Display
 from launcher.errors import RunTestError, UsageError
 from launcher.nodes import Node, read_nodes, take_nodes
-from launcher.plan import Options, greeting
+from launcher.plan import greeting
 from launcher.provenance import new_run_id
 from launcher.session import NodeOptions, Session
+from launcher.tasks import Options
 from launcher.transports.base import Transport
 from launcher.transports.local import LocalTransport
 

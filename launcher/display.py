@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from launcher.nodes import Node
-from launcher.plan import RunPlan
+from launcher.tasks import RunPlan
 from launcher.text import printable
 from perftest.protocol import WORKER, Hello, StepTimes
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launcher.plan import RunPlan
+from launcher.tasks import RunPlan
 
 if TYPE_CHECKING:  # they bring pandas along
     from launcher.measurement import Measurement

@@ -13,10 +13,10 @@ from typing import Protocol
 
 from launcher.channel import Event
 from launcher.errors import NodeError, ProtocolError, ResultsError, TaskFailed
-from launcher.plan import RunPlan
 from launcher.results.steps import StepRecord
 from launcher.session import Session
 from launcher.stall import StallWatch, what_is_wrong
+from launcher.tasks import RunPlan
 from launcher.text import cleaned, printable
 from perftest.protocol import (
     WORKER,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
-from launcher.plan import PlannedTask, RunPlan
+from launcher.tasks import PlannedTask, RunPlan
 from perftest.protocol import Job, StepTimes
 
 # Where a worker computes or reads before its first step, it may take this much longer than the

@@ -12,14 +12,8 @@ from dataclasses import dataclass, replace
 
 from launcher.errors import NodeError, ResultsError, RunTestError, UsageError
 from launcher.nodes import Node
-from launcher.plan import (
-    PARAMETER_SERVER_STRATEGY,
-    SINGLE,
-    Options,
-    RunPlan,
-    check_options,
-    make_plan,
-)
+from launcher.plan import check_options, make_plan
+from launcher.tasks import PARAMETER_SERVER_STRATEGY, SINGLE, Options, RunPlan
 from perftest.protocol import Hello
 
 MOST_GPUS = 65536

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launcher.plan import RunPlan
 from launcher.sweep import Failure, Item, Sweep
+from launcher.tasks import RunPlan
 
 if TYPE_CHECKING:  # they bring pandas along
     from launcher.results.curve import Curve, CurvePoint

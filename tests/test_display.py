@@ -11,7 +11,7 @@ from test_plan import hello, plan
 
 from launcher.display import Display
 from launcher.nodes import Node
-from launcher.plan import RunPlan
+from launcher.tasks import RunPlan
 from perftest.protocol import StepTimes
 
 LONG = "a-machine-with-a-very-long-name.rack-12.example.com"

@@ -9,7 +9,8 @@ import pytest
 
 from launcher.errors import PlanError
 from launcher.nodes import Node
-from launcher.plan import Options, RunPlan, make_plan
+from launcher.plan import make_plan
+from launcher.tasks import Options, RunPlan
 from perftest.protocol import Gpu, Hello, Versions
 
 HELLO = Hello(

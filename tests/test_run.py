@@ -24,9 +24,10 @@ from launcher.errors import (
     UsageError,
 )
 from launcher.nodes import Node
-from launcher.plan import Options, greeting, make_plan
+from launcher.plan import greeting, make_plan
 from launcher.run import Outcome, execute
 from launcher.session import NodeOptions, Session
+from launcher.tasks import Options
 from perftest import protocol
 from perftest.protocol import (
     AgentFailed,

@@ -16,10 +16,11 @@ import pandas as pd
 import pytest
 
 from launcher.nodes import Node
-from launcher.plan import Options, greeting, make_plan
+from launcher.plan import greeting, make_plan
 from launcher.results.steps import frame
 from launcher.run import Outcome, execute
 from launcher.session import NodeOptions, Session
+from launcher.tasks import Options
 from launcher.transports.local import LocalTransport
 from perftest.strategies import load, names
 from perftest.strategies.parameter_server import assign_to_servers

@@ -19,7 +19,7 @@ from test_strategies import Quiet
 from launcher.errors import ConnectionLost, NodeError, ResultsError, TaskFailed, UsageError
 from launcher.measurement import Context, measure
 from launcher.nodes import Node
-from launcher.plan import Options, RunPlan, greeting, make_plan
+from launcher.plan import greeting, make_plan
 from launcher.results.curve import curve
 from launcher.results.log import append_row, log_path
 from launcher.results.log_reading import read_log
@@ -36,6 +36,7 @@ from launcher.sweep import (
     points_up_to,
 )
 from launcher.sweep_record import Record, configuration, newest
+from launcher.tasks import Options, RunPlan
 from perftest.protocol import Finish, Finished, FromTask, Go, Greet, Ready, RunEnded, Start, Stop
 
 NODES = [Node(f"host{i}", f"node{i}", f"nodes, line {i + 1}") for i in range(2)]

@@ -1,0 +1,95 @@
+"""What a plan is made of: the options it follows, its tasks, and the plan itself. Values alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from launcher.nodes import Node
+from perftest.protocol import PARAMETER_SERVER, WORKER, Hello, Job, Place
+
+DEFAULT_FIRST_PORT = 2222
+
+SINGLE = "single"
+PARAMETER_SERVER_STRATEGY = "parameter_server"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person asked for. batch_size: images per GPU (per worker) and step.
+
+    parameter_servers: how many, or None for one a node.  device: auto, cpu or gpu.
+    workers: how many at most, one node filled before the next is taken; None for all that fit.
+    stall_seconds: how long a run may go without any worker making a step or going on to another
+    phase.
+    """
+
+    model: str
+    batch_size: int = 32
+    gpus_per_node: int = 1
+    workers: int | None = None
+    strategy: str = PARAMETER_SERVER_STRATEGY
+    synchronous: bool = True
+    parameter_servers: int | None = None
+    backup_workers: int = 0
+    warmup_steps: int = 10
+    measured_steps: int = 100
+    device: str = "auto"
+    first_port: int = DEFAULT_FIRST_PORT
+    learning_rate: float = 0.01
+    seed: int = 1
+    stall_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """One process of the run: on which node (an index), at which `host:port`, with what."""
+
+    node: int
+    place: Place
+    address: str
+    gpu_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """`worker 3`, as people say it."""
+        return f"{self.place.role} {self.place.index}"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run: which process runs where, and what all of them have in common.
+
+    gpus_per_node: of a full node; the last one has fewer where the workers come out uneven.
+    """
+
+    nodes: tuple[Node, ...]
+    hellos: tuple[Hello, ...]
+    gpus_per_node: int
+    device: str
+    job: Job
+    tasks: tuple[PlannedTask, ...]
+    machines: int
+    stall_seconds: float
+
+    @property
+    def workers(self) -> tuple[PlannedTask, ...]:
+        """The workers, in the order of their indices."""
+        return tuple(task for task in self.tasks if task.place.role == WORKER)
+
+    @property
+    def servers(self) -> tuple[PlannedTask, ...]:
+        """The parameter servers, in the order of their indices."""
+        return tuple(task for task in self.tasks if task.place.role == PARAMETER_SERVER)
+
+    @property
+    def gpu_type(self) -> str:
+        """The GPUs' (or the processors') model, or several with commas between."""
+        if self.device == "gpu":
+            found = {task.gpu_name for task in self.workers}
+        else:
+            found = {self.hellos[task.node].cpu_model or "cpu" for task in self.workers}
+        return ", ".join(sorted(found))
+
+    def places(self, node: int) -> tuple[Place, ...]:
+        """What one node starts."""
+        return tuple(task.place for task in self.tasks if task.node == node)
