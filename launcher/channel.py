@@ -85,6 +85,10 @@ class AgentChannel:
         if self._connection is not None:
             self._connection.close()
 
+    @property
+    def _by_hand(self) -> str:
+        return f"look at {self.node.alias} by hand, and run it again"
+
     def _thread(self, target: Callable[[], None], name: str) -> threading.Thread:
         thread = threading.Thread(target=target, name=f"{self.node.alias} {name}", daemon=True)
         thread.start()
@@ -96,7 +100,7 @@ class AgentChannel:
             self._read_messages(self._connection)
             error = self._why_ended(self._connection)
         except MessageError as problem:
-            error = ProtocolError(self.node.label, str(problem), "runtest check")
+            error = ProtocolError(self.node.label, str(problem), self._by_hand)
         except NodeError as problem:
             error = problem
         self.error = error
@@ -147,6 +151,4 @@ class AgentChannel:
             return ConnectionLost(self.node.label, reason, f"look at {self.node.alias}")
         how = "was lost" if status in (None, -1) else f"ended (status {status})"
         text = f"the connection to the agent {how}" + (f": {last[0][:300]}" if last else "")
-        return ConnectionLost(
-            self.node.label, text, f"runtest check, and look at {self.node.alias}"
-        )
+        return ConnectionLost(self.node.label, text, self._by_hand)
