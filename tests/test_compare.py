@@ -75,9 +75,11 @@ def test_the_ratio_is_b_over_a_with_welchs_interval():
     degrees = sum(e**2 for e in errors) ** 2 / sum(e**4 / 4 for e in errors)
     assert degrees == pytest.approx(5.882, abs=0.01)
     reach = 2.4592 * math.hypot(*errors)  # Student's t for these degrees of freedom, 97.5 %
-    assert found.ratio.value == pytest.approx(1.1)
-    assert found.ratio.low == pytest.approx(1.1 * math.exp(-reach), rel=1e-4)
-    assert found.ratio.high == pytest.approx(1.1 * math.exp(reach), rel=1e-4)
+    centre = found.speed_b / found.speed_a
+    assert found.ratio.value == pytest.approx(centre)
+    assert centre == pytest.approx(1.1, rel=1e-3)
+    assert found.ratio.low == pytest.approx(centre * math.exp(-reach), rel=1e-4)
+    assert found.ratio.high == pytest.approx(centre * math.exp(reach), rel=1e-4)
     assert found.method == "5 and 5 runs"
     assert found.verdict == "faster"
 
@@ -188,8 +190,8 @@ def test_a_row_without_an_interval_gets_it_from_raw_steps(tmp_path):
 
 
 def test_a_comparison_fits_80_columns_and_loses_no_figure():
-    a = pd.concat([steady(100, 0.01), steady(12345.6, 0.01, gpus=64, nodes=16, gpus_per_node=4)])
-    b = pd.concat([steady(80, 0.01), steady(12345.6, 0.01, gpus=64, nodes=16, gpus_per_node=4)])
+    a = pd.concat([steady(100, 0.01), steady(12345.6, 1e-6, gpus=64, nodes=16, gpus_per_node=4)])
+    b = pd.concat([steady(80, 0.01), steady(12345.6, 1e-6, gpus=64, nodes=16, gpus_per_node=4)])
     frames = (table.reset_index(drop=True) for table in (a, b))
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(comparison_table(compare(*frames)))
@@ -197,3 +199,9 @@ def test_a_comparison_fits_80_columns_and_loses_no_figure():
     assert max(map(len, text.splitlines())) <= 80
     for figure in ("100.0", "80.0", "0.800", "12,345.6", "1.000", "slower", "16 × 4"):
         assert figure in text
+
+
+def test_the_speed_of_a_side_is_all_images_over_all_time_as_in_every_table() -> None:
+    three = log_frame([row(images_per_sec=speed) for speed in (50.0, 100.0, 100.0)])
+    (found,) = compare(three, three)
+    assert found.speed_a == pytest.approx(3 / (1 / 50 + 1 / 100 + 1 / 100))
