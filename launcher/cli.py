@@ -95,7 +95,8 @@ def run(
     err = Console(stderr=True, highlight=False, emoji=False)
     nodes, transport = find_nodes(where, err)
     check_options(asked, len(nodes))
-    check_logs(logs_dir)
+    if not dry_run:
+        check_logs(logs_dir)
     with opened(where, nodes, transport, asked, err) as (session, display):
         plan = make_plan(asked, session.nodes, session.hellos)
         if dry_run:

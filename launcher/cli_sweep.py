@@ -14,7 +14,7 @@ from rich.console import Console
 from launcher import cli_options as options
 from launcher import sweep_report
 from launcher.cli_options import Where
-from launcher.cli_shared import check_model, draw, find_nodes, opened
+from launcher.cli_shared import check_logs, check_model, draw, find_nodes, opened
 from launcher.errors import UsageError
 from launcher.nodes import Node
 from launcher.plan import greeting, make_plan
@@ -121,6 +121,7 @@ def _measure(items: tuple[Item, ...], argv: Sequence[str], values: dict[str, Any
     if asked.dry_run:
         _print_plans(sweep, asked, nodes, transport, err)
         return 0
+    check_logs(asked.logs_dir)
     record, is_complete = _taken_up(sweep, asked, nodes, err)
     failures: Sequence[Failure] = ()
     if not is_complete:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -67,11 +68,14 @@ def measure(
         execute(session, plan, run_id, observer, folder.write_log, outcome)
         summary, warnings = _figures(plan, outcome, folder)
     except BaseException as error:
-        folder.write_steps(outcome.records)
         if isinstance(error, NodeError):
             error.mend = error.mend.replace("the folder of the run", str(folder.path))
         reason = str(error) or type(error).__name__
-        folder.write_run_json({**facts, **_results(outcome), "status": "failed", "error": reason})
+        with suppress(ResultsError):  # what ended the run is the news, and not the full disk
+            folder.write_steps(outcome.records)
+            folder.write_run_json(
+                {**facts, **_results(outcome), "status": "failed", "error": reason}
+            )
         raise
     folder.write_steps(outcome.records)
     job = plan.job

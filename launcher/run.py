@@ -208,7 +208,7 @@ class _Run:
                 self._ended.add(event.node)
                 label = self._label(event.node)
                 self._outcome.problems += [
-                    f"{label}: {printable(problem)}" for problem in what.problems
+                    f"{label}: {printable(problem)}" for problem in what.problems[:_MOST_PROBLEMS]
                 ]
             elif self._owns(event.node, what.role, what.index):
                 self._handle_task(event.node, what)

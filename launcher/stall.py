@@ -66,7 +66,10 @@ class StallWatch:
     def _limit(self, worker: int) -> float:
         """How long a worker may take, in seconds: longer where it computes than where it waits."""
         seconds = self._plan.stall_seconds
-        if self._workers[worker].phase in _LONG_PHASES:
+        state = self._workers[worker]
+        # With a warm-up of one step or none, the first step comes under another name.
+        first_step = state.steps == 0 and state.phase in ("warming up", "measuring")
+        if first_step or state.phase in _LONG_PHASES:
             return _LONG_FACTOR * seconds
         return max(seconds, _LONG_FACTOR * self._slowest_step)
 

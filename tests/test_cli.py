@@ -60,6 +60,10 @@ WRONG = {
         ["-m", "resnet50", "--logs", "nodes/logs"],
         "runtest: --logs nodes/logs: nothing can be written in ",
     ),
+    "logs of a sweep that cannot be": (
+        ["scale", "-m", "resnet50", "-x", "2", "--logs", "nodes/logs"],
+        "runtest: --logs nodes/logs: nothing can be written in ",
+    ),
     "no learning rate": (
         ["-m", "resnet50", "--learning-rate", "nan"],
         "runtest: --learning-rate nan is not a number. Try: 0.01",

@@ -27,6 +27,7 @@ from launcher.nodes import Node
 from launcher.plan import greeting, make_plan
 from launcher.run import Outcome, execute
 from launcher.session import NodeOptions, Session
+from launcher.stall import StallWatch
 from launcher.tasks import Options
 from perftest import protocol
 from perftest.protocol import (
@@ -345,6 +346,25 @@ def test_steps_that_no_honest_worker_sends_are_refused(message: object, says: st
     error = failure(starting_then(lambda node: node.say(FromTask("r", "worker", 1, message))))
     assert isinstance(error, ProtocolError)
     assert says in str(error)
+
+
+def test_the_first_step_may_take_longer_whatever_it_is_called() -> None:
+    now = [0.0]
+    hellos = [dataclasses.replace(HELLO)] * 2
+    asked = Options(model="deepmnist", warmup_steps=0, measured_steps=2, stall_seconds=60.0)
+    watch = StallWatch(make_plan(asked, NODES, hellos), clock=lambda: now[0])
+    for worker in (0, 1):
+        watch.phase(worker, "measuring")
+    now[0] = 299.0
+    assert watch.find(set()) is None
+    watch.steps(0, 1, 4.0)
+    now[0] = 301.0
+    found = watch.find(set())
+    assert found is not None
+    assert found[1] == "worker 1 has not got on for 300 s (measuring, 0 steps done)"
+    assert watch.find({1}) is None
+    now[0] = 360.0
+    assert watch.find({1}) is not None, "after its first step the limit is 60 s again"
 
 
 def test_an_endless_log_is_cut() -> None:
