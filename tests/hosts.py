@@ -234,6 +234,10 @@ class NamespaceHosts:
         enter += ["--ipc", "--net", "--pid", "--"]
         return subprocess.run([*enter, *argv], check=check, capture_output=True, text=True)
 
+    def path(self, index: int, inside: str) -> Path:
+        """Where this machine finds a host's own file or folder (of its private /tmp, say)."""
+        return Path(f"/proc/{self._first_process(index)}/root") / inside.lstrip("/")
+
     def serve(self, index: int, port: int, *options: str) -> None:
         """Start one more sshd in a host, with lines of sshd_config that go before the usual."""
         host = self.hosts[index]
