@@ -80,7 +80,9 @@ class Codec:
         missing = [
             name
             for name, f in fields.items()
-            if name not in value and f.default_factory is dataclasses.MISSING
+            if name not in value
+            and f.default_factory is dataclasses.MISSING
+            and f.default is dataclasses.MISSING
         ]
         unknown = [name for name in value if name not in fields]
         if missing or unknown:
@@ -111,6 +113,9 @@ class Codec:
 
     def _union(self, hints: tuple[Any, ...], value: Any, where: str) -> Any:
         if isinstance(value, dict):
+            records = [hint for hint in hints if dataclasses.is_dataclass(hint)]
+            if len(records) == 1:  # a record that may be missing
+                return self._typed(records[0], value, where)
             message = self._message(value)
             if type(message) in hints:
                 return message

@@ -1,0 +1,99 @@
+"""The messages between launcher, agent and task: frozen dataclasses <-> JSON lines.
+
+Needs the standard library alone, because it runs on the operator's machine and on every node.
+
+    launcher -> agent     Greet · Start · Go · Finish · Heartbeat · Stop
+    agent    -> launcher  Hello · FromTask · Exited · Log · RunEnded · AgentFailed · Heartbeat
+    agent    -> task      Assignment, then Go            (the task's standard input)
+    task     -> agent     Phase · Ready · StepTimes · Finished · Failed     (a private descriptor)
+                          Staged · TrainingStarts · Progress · Evaluated · Saved · RocCurve
+
+A line is `{"type": "step_times", ...}`. What is decoded is checked against the annotations, so
+that nothing of the wrong type gets past this file, whoever sent it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perftest import records
+from perftest.protocol.jobs import PARAMETER_SERVER as PARAMETER_SERVER
+from perftest.protocol.jobs import WORKER as WORKER
+from perftest.protocol.jobs import Assignment as Assignment
+from perftest.protocol.jobs import Cluster as Cluster
+from perftest.protocol.jobs import Job as Job
+from perftest.protocol.jobs import Place as Place
+from perftest.protocol.nodes import Gpu as Gpu
+from perftest.protocol.nodes import Greet as Greet
+from perftest.protocol.nodes import Hello as Hello
+from perftest.protocol.nodes import PortRequest as PortRequest
+from perftest.protocol.nodes import Versions as Versions
+from perftest.protocol.runs import AgentFailed as AgentFailed
+from perftest.protocol.runs import Exited as Exited
+from perftest.protocol.runs import Finish as Finish
+from perftest.protocol.runs import FromTask as FromTask
+from perftest.protocol.runs import Go as Go
+from perftest.protocol.runs import Heartbeat as Heartbeat
+from perftest.protocol.runs import Log as Log
+from perftest.protocol.runs import RunEnded as RunEnded
+from perftest.protocol.runs import Start as Start
+from perftest.protocol.runs import Stop as Stop
+from perftest.protocol.tasks import Failed as Failed
+from perftest.protocol.tasks import Finished as Finished
+from perftest.protocol.tasks import Phase as Phase
+from perftest.protocol.tasks import Ready as Ready
+from perftest.protocol.tasks import StepTimes as StepTimes
+from perftest.protocol.tasks import TaskMessage as TaskMessage
+from perftest.protocol.training import Data as Data
+from perftest.protocol.training import Evaluated as Evaluated
+from perftest.protocol.training import Optimizer as Optimizer
+from perftest.protocol.training import Progress as Progress
+from perftest.protocol.training import RocCurve as RocCurve
+from perftest.protocol.training import Saved as Saved
+from perftest.protocol.training import Staged as Staged
+from perftest.protocol.training import Training as Training
+from perftest.protocol.training import TrainingStarts as TrainingStarts
+from perftest.records import MessageError as MessageError
+
+VERSION = 1
+
+# The agent's first line. A login shell may print before it; nothing before it is read as messages.
+MARKER = f"perftest-agent-protocol {VERSION}"
+
+# A longer line is refused, so that a broken node cannot fill the launcher's memory.
+MAX_LINE_BYTES = 16 << 20
+
+HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_LIMIT_SECONDS = 30.0
+
+
+def _snake(name: str) -> str:
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+
+
+_CODEC = records.Codec(
+    {
+        _snake(message.__name__): message
+        for message in (
+            *(Greet, Start, Go, Finish, Heartbeat, Stop),
+            *(Hello, FromTask, Exited, Log, RunEnded, AgentFailed),
+            *(Phase, Ready, StepTimes, Finished, Failed, Assignment),
+            *(Staged, TrainingStarts, Progress, Evaluated, Saved, RocCurve),
+        )
+    }
+)
+
+
+def encode(message: Any) -> bytes:
+    """One message as a line, with its newline. NaN and infinities become null."""
+    return _CODEC.encode(message)
+
+
+def decode(line: bytes) -> Any:
+    """The message that a line holds.
+
+    Raises MessageError when it holds none, or one whose fields are not of their types.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise MessageError(f"a line of more than {MAX_LINE_BYTES >> 20} MiB")
+    return _CODEC.decode(line)

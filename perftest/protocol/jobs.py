@@ -1,0 +1,66 @@
+"""What tasks are to do: the job that they share, and each one's place in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from perftest.protocol.training import Data, Optimizer, Training
+
+PARAMETER_SERVER = "ps"
+WORKER = "worker"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`host:port` of every parameter server and worker, in the order of their indices."""
+
+    ps: tuple[str, ...]
+    worker: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of a run have in common.
+
+    batch_size: images per worker and step.  aggregate: how many workers' gradients make an update
+    (the number of workers less the backup workers).  steps are counted per worker.
+    training: None for a measurement.
+    """
+
+    model: str
+    strategy: str
+    batch_size: int
+    warmup_steps: int
+    measured_steps: int
+    synchronous: bool
+    aggregate: int
+    precision: str
+    learning_rate: float
+    seed: int
+    cluster: Cluster
+    model_options: dict[str, float | int | bool | str] = field(default_factory=dict)
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    training: Training | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """One task of a run: its role, index, and what of the node it may use.
+
+    cpus: the processors it is pinned to (empty: all).  gpu: UUID of its GPU (None: it sees none).
+    """
+
+    role: str
+    index: int
+    cpus: tuple[int, ...]
+    gpu: str | None
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A task's first line of input: the job, its place in it, and the run's name."""
+
+    run_id: str
+    job: Job
+    place: Place

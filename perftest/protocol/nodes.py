@@ -1,0 +1,69 @@
+"""What a node is asked when it is greeted, and what it says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, or one MIG slice of one. `memory_mib` is in MiB."""
+
+    uuid: str
+    name: str
+    memory_mib: int
+    driver: str
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions of what is installed on a node; an empty string is "not installed"."""
+
+    python: str
+    tensorflow: str
+    keras: str
+    h5py: str
+
+
+@dataclass(frozen=True)
+class PortRequest:
+    """`count` TCP ports are wanted, the lowest that are free from `first` on."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Greet:
+    """Ask for Hello, and for ports that no other runtest on the node will take meanwhile."""
+
+    version: int
+    session: str
+    ports: tuple[PortRequest, ...]
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What the node says of itself.
+
+    machine: same for all agents of one machine (boot id).  network: same for all agents that share
+    one set of ports.  cpus: processors that the agent may use,
+    threads of one core next to each other.  free_ports: kept for this session.
+    """
+
+    version: int
+    host: str
+    user: str
+    directory: str
+    executable: str
+    versions: Versions
+    gpus: tuple[Gpu, ...]
+    gpu_problem: str
+    cpus: tuple[int, ...]
+    cpu_model: str
+    memory_bytes: int
+    disk_free_bytes: int
+    addresses: tuple[str, ...]
+    machine: str
+    network: str
+    free_ports: tuple[int, ...]

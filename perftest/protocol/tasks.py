@@ -1,0 +1,79 @@
+"""What a task says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perftest.protocol.training import (
+    Evaluated,
+    Progress,
+    RocCurve,
+    Saved,
+    Staged,
+    TrainingStarts,
+)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What the task is about to do, `elapsed_seconds` after its process started."""
+
+    name: str
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Warm-up is done but for its last step; the worker waits for Go."""
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Some steps in a row. Lists run in step with each other, from step `first_step` on.
+
+    seconds: time of each step by the worker's monotonic clock.  compute_seconds: until the worker's
+    own gradients were there, or None where that is not known.  losses: of the worker's own batch,
+    before the update.  global_steps: number of updates made when the step ended.
+    """
+
+    first_step: int
+    measured: bool
+    seconds: tuple[float, ...]
+    compute_seconds: tuple[float | None, ...]
+    losses: tuple[float | None, ...]
+    global_steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The worker has done its steps.
+
+    parameters: number of trainable parameters.  parameter_norm: L2 norm of all of them after the
+    last step, from worker 0 alone; a fingerprint of the training.  device: what it computed on.
+    """
+
+    parameters: int
+    parameter_norm: float | None
+    device: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The task gave up. `error` is one line; the log has the rest."""
+
+    error: str
+
+
+TaskMessage = (
+    Phase
+    | Ready
+    | StepTimes
+    | Finished
+    | Failed
+    | Staged
+    | TrainingStarts
+    | Progress
+    | Evaluated
+    | Saved
+    | RocCurve
+)
