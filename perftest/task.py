@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NoReturn
 
 from perftest import protocol
-from perftest.protocol import Assignment, Failed, Finished, Go, Phase, Ready, StepTimes
+from perftest.protocol import Assignment, Failed, Finished, Go, Job, Phase, Ready, StepTimes
 from perftest.supervisor import MESSAGES_VARIABLE
 
 
@@ -91,6 +91,7 @@ def main() -> None:
         if assignment.place.cpus:
             # Before TensorFlow starts, because it makes its threads for the processors it sees.
             os.sched_setaffinity(0, assignment.place.cpus)
+        _set_threads(assignment.job)
         link.phase("importing TensorFlow")
         from perftest import strategies
 
@@ -101,6 +102,15 @@ def main() -> None:
         link.failed(describe(error))
         os._exit(1)
     link.wait_for_the_end()
+
+
+def _set_threads(job: Job) -> None:
+    """The sizes of TensorFlow's pools, which it reads once, when it starts."""
+    if job.intra_op_threads:
+        os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.intra_op_threads)
+        os.environ["OMP_NUM_THREADS"] = str(job.intra_op_threads)
+    if job.inter_op_threads:
+        os.environ["TF_NUM_INTEROP_THREADS"] = str(job.inter_op_threads)
 
 
 def describe(error: BaseException) -> str:

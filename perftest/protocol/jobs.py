@@ -24,7 +24,7 @@ class Job:
 
     batch_size: images per worker and step.  aggregate: how many workers' gradients make an update
     (the number of workers less the backup workers).  steps are counted per worker.
-    training: None for a measurement.
+    training: None for a measurement.  *_threads: of TensorFlow's pools (0: what it chooses).
     """
 
     model: str
@@ -42,6 +42,8 @@ class Job:
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     training: Training | None = None
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
 
 
 @dataclass(frozen=True)

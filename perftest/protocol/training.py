@@ -45,8 +45,10 @@ class Training:
     """Real training instead of a measurement: epochs, validation, checkpoints; or one evaluation.
 
     display_interval: steps between two reports of progress.  save_interval: epochs between two
-    checkpoints.  evaluation_batch_size: images per step of validation and test.
-    output: directory on the node of worker 0, for checkpoints and TensorBoard summaries.
+    checkpoints.  validation_interval: steps between two validations (0: one after each epoch).
+    evaluation_batch_size: images per step of validation and test.
+    output: directory on the node of worker 0, for checkpoints and, where `summaries` says so,
+    TensorBoard's events.
     restart: go on from the newest checkpoint in `output`.  evaluate: train nothing; evaluate the
     test split with `checkpoint` ("": the newest).
     """
@@ -54,8 +56,10 @@ class Training:
     epochs: int
     display_interval: int
     save_interval: int
+    validation_interval: int
     evaluation_batch_size: int
     output: str
+    summaries: bool
     restart: bool
     evaluate: bool
     checkpoint: str
