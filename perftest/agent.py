@@ -17,9 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from perftest import facts, protocol
+from perftest.errands import QUESTIONS, Errand, Errands
 from perftest.ports import Ports
 from perftest.protocol import (
     AgentFailed,
+    ClockQuery,
+    ClockReading,
     Exited,
     Finish,
     FromTask,
@@ -57,6 +60,7 @@ class Agent:
         self._stopping = ""
         self._selector = selectors.DefaultSelector()
         self._selector.register(stdin, selectors.EVENT_READ, None)
+        self._errands = Errands(self._selector, self._output.put, clock)
         # A child's end wakes the loop at once: the signal's number is written to this pipe.
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_read, False)
@@ -75,6 +79,7 @@ class Agent:
                 self._turn(_POLL_SECONDS)
                 self._beat()
         finally:
+            self._errands.close()
             problems = self._end_tasks()
             self._drain()
         for problem in problems:
@@ -94,9 +99,12 @@ class Agent:
                 os.read(self._wake, 4096)
             elif key.fd == self._output.descriptor:
                 self._output.flush()
+            elif isinstance(key.data, Errand):
+                self._errands.read(key.data)
             else:
                 self._read_task(key.data)
         self._reap()
+        self._errands.end_late()
 
     def _beat(self) -> None:
         """Let the launcher hear that this agent lives, and see that the launcher does."""
@@ -140,6 +148,10 @@ class Agent:
                 task.send(message)
         elif isinstance(message, Finish):
             self._finish(message.run_id)
+        elif isinstance(message, ClockQuery):
+            self._output.put(ClockReading(message.asked, time.time()))
+        elif isinstance(message, QUESTIONS):
+            self._errands.start(message)
         elif isinstance(message, Stop):
             self._stop("asked")
         elif not isinstance(message, Heartbeat):

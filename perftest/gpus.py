@@ -10,7 +10,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 
-from perftest.protocol import Gpu
+from perftest.protocol import Gpu, GpuUse
 
 _TIMEOUT_SECONDS = 8
 _QUERY = [
@@ -18,6 +18,12 @@ _QUERY = [
     "--query-gpu=uuid,name,memory.total,driver_version",
     "--format=csv,noheader,nounits",
 ]
+_USE = [
+    "nvidia-smi",
+    "--query-gpu=uuid,memory.used,utilization.gpu",
+    "--format=csv,noheader,nounits",
+]
+_PROCESSES = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"]
 _LIST = ["nvidia-smi", "-L"]
 _SLICE = re.compile(
     r"\s+MIG\s+(?P<profile>\S+)\s+Device\s+\d+:\s+\(UUID:\s+(?P<uuid>MIG-[^)\s]+)\)"
@@ -38,6 +44,32 @@ def find_gpus(environment: Mapping[str, str]) -> tuple[tuple[Gpu, ...], str]:
     gpus = parse_gpus(answer, listing)
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     return (gpus if visible is None else visible_gpus(gpus, visible)), ""
+
+
+def find_gpu_use() -> tuple[GpuUse, ...]:
+    """What each board does now; nothing where nvidia-smi does not tell."""
+    use, _ = _ask(_USE)
+    processes, _ = _ask(_PROCESSES) if use else ("", "")
+    return parse_gpu_use(use, processes)
+
+
+def parse_gpu_use(use: str, processes: str) -> tuple[GpuUse, ...]:
+    """Out of the answers of `nvidia-smi --query-gpu=...` and `--query-compute-apps=...`."""
+    running = [line.split(",")[0].strip() for line in processes.splitlines()]
+    found: list[GpuUse] = []
+    for line in use.splitlines():
+        values = [value.strip() for value in line.split(",")]
+        if len(values) == 3 and values[0].startswith("GPU-"):
+            uuid, memory, busy = values
+            found.append(
+                GpuUse(
+                    uuid=uuid,
+                    used_mib=int(memory) if memory.isdigit() else 0,
+                    utilization_percent=int(busy) if busy.isdigit() else None,
+                    processes=running.count(uuid),
+                )
+            )
+    return tuple(found)
 
 
 def parse_gpus(query: str, listing: str) -> tuple[Gpu, ...]:

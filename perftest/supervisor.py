@@ -58,7 +58,7 @@ class TaskProcess:
                 pass_fds=(write,),
                 env=_environment(run_id, place, write),
                 start_new_session=True,
-                preexec_fn=_dies_with(os.getpid()),
+                preexec_fn=dies_with(os.getpid()),
             )
         except BaseException:
             os.close(read)
@@ -182,7 +182,7 @@ def _environment(run_id: str, place: Place, messages: int) -> dict[str, str]:
     return environment
 
 
-def _dies_with(parent: int) -> Callable[[], None]:
+def dies_with(parent: int) -> Callable[[], None]:
     """What the child does before exec, so that not even `kill -9` of the agent leaves it behind."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 

@@ -4,6 +4,8 @@ Needs the standard library alone, because it runs on the operator's machine and 
 
     launcher -> agent     Greet · Start · Go · Finish · Heartbeat · Stop
     agent    -> launcher  Hello · FromTask · Exited · Log · RunEnded · AgentFailed · Heartbeat
+    `check`: ClockQuery, Inspect, CountParameters -> ClockReading, Inspection, ParameterCount,
+                          ErrandFailed
     agent    -> task      Assignment, then Go            (the task's standard input)
     task     -> agent     Phase · Ready · StepTimes · Finished · Failed     (a private descriptor)
                           Staged · TrainingStarts · Progress · Evaluated · Saved · RocCurve
@@ -17,6 +19,16 @@ from __future__ import annotations
 from typing import Any
 
 from perftest import records
+from perftest.protocol.inspection import ClockQuery as ClockQuery
+from perftest.protocol.inspection import ClockReading as ClockReading
+from perftest.protocol.inspection import CountParameters as CountParameters
+from perftest.protocol.inspection import ErrandFailed as ErrandFailed
+from perftest.protocol.inspection import GpuUse as GpuUse
+from perftest.protocol.inspection import Inspect as Inspect
+from perftest.protocol.inspection import Inspection as Inspection
+from perftest.protocol.inspection import NetworkInterface as NetworkInterface
+from perftest.protocol.inspection import ParameterCount as ParameterCount
+from perftest.protocol.inspection import ResolvedName as ResolvedName
 from perftest.protocol.jobs import PARAMETER_SERVER as PARAMETER_SERVER
 from perftest.protocol.jobs import WORKER as WORKER
 from perftest.protocol.jobs import Assignment as Assignment
@@ -78,6 +90,8 @@ _CODEC = records.Codec(
             *(Greet, Start, Go, Finish, Heartbeat, Stop),
             *(Hello, FromTask, Exited, Log, RunEnded, AgentFailed),
             *(Phase, Ready, StepTimes, Finished, Failed, Assignment),
+            *(ClockQuery, ClockReading, Inspect, Inspection),
+            *(CountParameters, ParameterCount, ErrandFailed),
             *(Staged, TrainingStarts, Progress, Evaluated, Saved, RocCurve),
         )
     }
