@@ -55,7 +55,10 @@ def build_model(job: Job) -> Any:
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.utils.set_random_seed(job.seed)
-    return models.load(job.model, **job.model_options)
+    options: dict[str, Any] = dict(job.model_options)
+    if job.image_shape:
+        options["image_shape"] = job.image_shape
+    return models.load(job.model, **options)
 
 
 def make_batch(job: Job, model: Any, worker: int) -> tuple[np.ndarray, np.ndarray]:
