@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -77,7 +78,13 @@ class AgentChannel:
         limit = protocol.HEARTBEAT_LIMIT_SECONDS
         if not self.ended.is_set() and time.monotonic() - self._heard > limit:
             self._silent = True
+            self.kill()
             self.close()
+
+    def kill(self) -> None:
+        """Kill the agent, where its node can be reached; its tasks die with it."""
+        if self._connection is not None:
+            self._connection.kill()
 
     def close(self) -> None:
         """Let go of the connection; the agent sees the end of its input."""
@@ -148,7 +155,19 @@ class AgentChannel:
         if self._silent:
             limit = protocol.HEARTBEAT_LIMIT_SECONDS
             reason = f"the agent has not been heard of for {limit:.0f} s"
-            return ConnectionLost(self.node.label, reason, f"look at {self.node.alias}")
-        how = "was lost" if status in (None, -1) else f"ended (status {status})"
-        text = f"the connection to the agent {how}" + (f": {last[0][:300]}" if last else "")
+            return ConnectionLost(self.node.label, reason, self._by_hand)
+        if status in (None, -1):
+            mend = f"see whether {self.node.alias} is on and its network up, and run it again"
+            return ConnectionLost(self.node.label, "the connection to the agent was lost", mend)
+        text = _how_it_ended(status) + (f": {last[0][:300]}" if last else "")
         return ConnectionLost(self.node.label, text, self._by_hand)
+
+
+def _how_it_ended(status: int) -> str:
+    """An agent's end in words: a shell says 128 + n where signal n ended the program."""
+    number = -status if status < 0 else status - 128
+    if number == signal.SIGKILL:
+        return "the agent ended with signal 9 (killed, or out of memory)"
+    if number > 0:
+        return f"the agent ended with signal {number}"
+    return f"the connection to the agent ended (status {status})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +135,16 @@ def main() -> None:
         error.show()
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        err.print("runtest: interrupted")
+        with suppress(OSError):  # the terminal may be gone, and that be the reason
+            err.print("runtest: interrupted")
         status = _INTERRUPTED
     except RunTestError as error:
         _print_error(err, error)
         status = error.exit_status
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Nothing is left to be ended in order: one more signal gives no traceback.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     sys.exit(status)
 
 

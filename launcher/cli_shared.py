@@ -84,9 +84,13 @@ def opened(
         Display(err, nodes, live=err.is_terminal and not err.is_dumb_terminal) as display,
         Session(nodes, transport, node_options, session_id) as session,
     ):
-        display.opening()
-        session.open(lambda node: greeting(asked, node, session_id), display)
-        yield session, display
+        try:
+            display.opening()
+            session.open(lambda node: greeting(asked, node, session_id), display)
+            yield session, display
+        except KeyboardInterrupt:
+            display.interrupted()
+            raise
 
 
 def draw(log: Path, err: Console) -> Path | None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
@@ -53,6 +54,7 @@ class Display:
         self._last_line = 0.0
         self._said_phase = ""
         self._live: Live | None = None
+        self._was_interrupted = False
 
     def __enter__(self) -> Display:
         if self._is_live:
@@ -72,12 +74,11 @@ class Display:
 
     def note(self, text: str) -> None:
         """One line that stays."""
-        text = printable(text)
-        if self._is_live:
-            self._console.print(escape(text), highlight=False, soft_wrap=True)
-        else:
-            stamp = time.strftime("%H:%M:%S")
-            self._console.print(f"{stamp} {escape(text)}", highlight=False, soft_wrap=True)
+        text = escape(printable(text))
+        if not self._is_live:
+            text = f"{time.strftime('%H:%M:%S')} {text}"
+        with suppress(OSError):  # the terminal may be gone, and the run be ended for just that
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     # A session.
 
@@ -136,6 +137,13 @@ class Display:
                 return
             self._last_line = time.monotonic()
             self.note(self._progress_text())
+
+    def interrupted(self) -> None:
+        """The person wants this to end: say that it does, once."""
+        with self._lock:
+            if not self._was_interrupted:
+                self._was_interrupted = True
+                self.note("interrupted: ending everything; once more to leave at once")
 
     def run_ending(self) -> None:
         """All workers have finished, or one task has failed."""

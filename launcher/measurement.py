@@ -13,13 +13,14 @@ from pathlib import Path
 import perftest.protocol as protocol
 from launcher import provenance
 from launcher.errors import NodeError, ResultsError, RunTestError
+from launcher.outcome import Outcome, RunObserver
 from launcher.payload import make_payload
 from launcher.results.log import RunRow, append_row, log_path
 from launcher.results.run_folder import RunFolder
 from launcher.results.steps import frame
 from launcher.results.summary import Summary, summarise
 from launcher.results.warnings import RunWarning, in_one_cell, run_warnings, shared_processors
-from launcher.run import Outcome, RunObserver, execute
+from launcher.run import execute
 from launcher.session import Session
 from launcher.tasks import RunPlan
 

@@ -16,8 +16,8 @@ from launcher.tasks import RunPlan
 
 if TYPE_CHECKING:  # they bring pandas along
     from launcher.measurement import Measurement
+    from launcher.outcome import Outcome
     from launcher.results.log import RunRow
-    from launcher.run import Outcome
 
 
 def last_line(row: RunRow) -> str:

@@ -134,16 +134,28 @@ class Session:
         deadline = time.monotonic() + _CLOSING_SECONDS
         try:
             for channel in self._channels:
-                if channel.is_connected:
-                    channel.ended.wait(max(0.0, deadline - time.monotonic()))
+                if channel.is_connected and not channel.ended.wait(
+                    max(0.0, deadline - time.monotonic())
+                ):
+                    channel.kill()
         finally:
             self.abandon()
+
+    def kill(self, node: int) -> None:
+        """End an agent that does not do what it is told; its tasks die with it."""
+        self._channels[node].kill()
 
     def abandon(self) -> None:
         """Let go of all connections at once; the agents see the end of their input."""
         self._over.set()
-        for channel in self._channels:
-            channel.close()
+        closing = [
+            threading.Thread(target=channel.close, name="closing", daemon=True)
+            for channel in self._channels
+        ]
+        for thread in closing:  # each may wait a second for a link that is dead
+            thread.start()
+        for thread in closing:
+            thread.join()
         self._transport.close()
 
     def describe(self, node: Node) -> str:

@@ -30,6 +30,7 @@ from perftest.protocol import (
     Greet,
     Heartbeat,
     MessageError,
+    Paused,
     RunEnded,
     Start,
     Stop,
@@ -40,6 +41,7 @@ from perftest.supervisor import TaskProcess, read_log, tail_of
 _TERM_SECONDS = 5.0
 _KILL_SECONDS = 5.0
 _POLL_SECONDS = 0.25
+_LOOK_SECONDS = 1.0
 # Past this much unsent output, tasks are not read any more: the launcher is slow, not the disk.
 _MAX_UNSENT_BYTES = 32 << 20
 
@@ -53,7 +55,7 @@ class Agent:
         self._input = Lines(stdin)
         self._output = Outgoing(stdout)
         self._clock = clock
-        self._heard = self._told = clock()
+        self._heard = self._told = self._looked = clock()
         self._tasks: list[TaskProcess] = []
         self._ports = Ports()
         self._directory = Path.cwd()
@@ -114,6 +116,17 @@ class Agent:
         if now - self._told > protocol.HEARTBEAT_SECONDS:
             self._told = now
             self._output.put(Heartbeat())
+        if now - self._looked > _LOOK_SECONDS:
+            self._looked = now
+            self._look_for_stopped()
+
+    def _look_for_stopped(self) -> None:
+        """Say of a stopped task that it is: nothing else would, and the others wait for it."""
+        for task in self._tasks:
+            if (stopped := task.is_stopped()) != task.told_stopped:
+                task.told_stopped = stopped
+                place = task.place
+                self._output.put(Paused(task.run_id, place.role, place.index, task.pid, stopped))
 
     def _watch_output(self) -> None:
         registered = self._output.descriptor in self._selector.get_map()

@@ -45,6 +45,7 @@ class TaskProcess:
         self.run_id = run_id
         self.place = place
         self.reported = False
+        self.told_stopped = False
         self._group_gone = False
         self.log_path = folder / f"{place.role}-{place.index}.log"
         read, write = os.pipe()
@@ -97,6 +98,15 @@ class TaskProcess:
     def ended(self) -> bool:
         """Whether the process is gone (and by now reaped)."""
         return self._process.poll() is not None
+
+    def is_stopped(self) -> bool:
+        """Whether the process does not run because somebody stopped it, or traces it."""
+        try:
+            # Its name may have anything in it, but the state follows the last parenthesis.
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return False
+        return state in ("T", "t")
 
     def group_gone(self) -> bool:
         """Whether the process and all that it started in its group are gone.

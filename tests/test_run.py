@@ -24,8 +24,9 @@ from launcher.errors import (
     UsageError,
 )
 from launcher.nodes import Node
+from launcher.outcome import Outcome
 from launcher.plan import greeting, make_plan
-from launcher.run import Outcome, execute
+from launcher.run import execute
 from launcher.session import NodeOptions, Session
 from launcher.stall import StallWatch
 from launcher.tasks import Options

@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 
 from launcher.nodes import Node
+from launcher.outcome import Outcome
 from launcher.plan import greeting, make_plan
 from launcher.results.steps import frame
-from launcher.run import Outcome, execute
+from launcher.run import execute
 from launcher.session import NodeOptions, Session
 from launcher.tasks import Options
 from launcher.transports.local import LocalTransport
@@ -35,6 +36,7 @@ class Quiet:
     def run_started(self, *_: object) -> None: ...
     def phase(self, *_: object) -> None: ...
     def steps(self, *_: object) -> None: ...
+    def interrupted(self, *_: object) -> None: ...
     def run_ending(self, *_: object) -> None: ...
 
 

@@ -48,6 +48,12 @@ class Connection(ABC):
     def close(self) -> None:
         """Let go of the stream. The script sees the end of its input. Safe to call again."""
 
+    def kill(self) -> None:  # noqa: B027 - not every transport can
+        """Kill the script and what it became (SIGKILL), where it can be reached: it does not react.
+
+        Waits for nothing, and raises nothing.
+        """
+
 
 class Transport(ABC):
     """A way to reach nodes."""

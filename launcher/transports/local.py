@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shlex
+import signal
 import subprocess
 import threading
 from contextlib import suppress
@@ -87,6 +88,10 @@ class LocalConnection(Connection):
             pipe.close()
         if self._process.poll() is None:
             threading.Thread(target=self._process.wait, name="reaper", daemon=True).start()
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 class _Pipe:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_REQUEST
+from paramiko.common import MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
 
 from launcher.errors import ConnectionLost
 from launcher.transports.base import Connection
@@ -113,6 +113,24 @@ class SshConnection(Connection):
         goodbye.start()
         goodbye.join(_CLOSE_SECONDS)
         self._release()
+
+    def kill(self) -> None:
+        # By the signal request of RFC 4254, section 6.9, which sshd passes on to the process group
+        # of the command. On a dead link even this much would wait.
+        killing = threading.Thread(target=self._send_kill, name="ssh kill", daemon=True)
+        killing.start()
+        killing.join(_CLOSE_SECONDS)
+
+    def _send_kill(self) -> None:
+        request = paramiko.Message()
+        request.add_byte(cMSG_CHANNEL_REQUEST)
+        request.add_int(self._channel.remote_chanid)
+        request.add_string("signal")
+        request.add_boolean(False)
+        request.add_string("KILL")
+        with suppress(*_GONE):
+            transport: Any = self._channel.get_transport()
+            transport._send_user_message(request)
 
     def _say_goodbye(self) -> None:
         with suppress(*_GONE):

@@ -3,7 +3,8 @@
 Needs the standard library alone, because it runs on the operator's machine and on every node.
 
     launcher -> agent     Greet · Start · Go · Finish · Heartbeat · Stop
-    agent    -> launcher  Hello · FromTask · Exited · Log · RunEnded · AgentFailed · Heartbeat
+    agent    -> launcher  Hello · FromTask · Exited · Paused · Log · RunEnded · AgentFailed
+                          Heartbeat
     `check`: ClockQuery, Inspect, CountParameters -> ClockReading, Inspection, ParameterCount,
                           ErrandFailed
     agent    -> task      Assignment, then Go            (the task's standard input)
@@ -47,6 +48,7 @@ from perftest.protocol.runs import FromTask as FromTask
 from perftest.protocol.runs import Go as Go
 from perftest.protocol.runs import Heartbeat as Heartbeat
 from perftest.protocol.runs import Log as Log
+from perftest.protocol.runs import Paused as Paused
 from perftest.protocol.runs import RunEnded as RunEnded
 from perftest.protocol.runs import Start as Start
 from perftest.protocol.runs import Stop as Stop
@@ -88,7 +90,7 @@ _CODEC = records.Codec(
         _snake(message.__name__): message
         for message in (
             *(Greet, Start, Go, Finish, Heartbeat, Stop),
-            *(Hello, FromTask, Exited, Log, RunEnded, AgentFailed),
+            *(Hello, FromTask, Exited, Paused, Log, RunEnded, AgentFailed),
             *(Phase, Ready, StepTimes, Finished, Failed, Assignment),
             *(ClockQuery, ClockReading, Inspect, Inspection),
             *(CountParameters, ParameterCount, ErrandFailed),

@@ -64,6 +64,17 @@ class Exited:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """A task's process `pid` was stopped (SIGSTOP, or a debugger), or goes on again."""
+
+    run_id: str
+    role: str
+    index: int
+    pid: int
+    stopped: bool
+
+
+@dataclass(frozen=True)
 class Log:
     """A piece of a task's log, in order. `omitted_bytes` were left out just before it."""
 

@@ -1,0 +1,101 @@
+"""What a run gives as it goes: steps, phases, logs, and whoever is told of them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from launcher.errors import ResultsError
+from launcher.results.steps import StepRecord
+from launcher.tasks import RunPlan
+from perftest.protocol import Finished, Log, StepTimes
+
+# What a node may send, whatever it says: an agent of ours sends less.
+_MOST_LOG_BYTES = 24 << 20
+
+
+class RunObserver(Protocol):
+    """Is told how a run goes, from one thread."""
+
+    def run_started(self, plan: RunPlan) -> None:
+        """The tasks are being started."""
+
+    def phase(self, role: str, index: int, name: str) -> None:
+        """A task says what it does next."""
+
+    def steps(self, worker: int, first_step: int, times: StepTimes) -> None:
+        """A worker has made some steps."""
+
+    def interrupted(self) -> None:
+        """A person (or the system) wants this to end now."""
+
+    def run_ending(self) -> None:
+        """All workers have finished, or one task has failed."""
+
+
+LogSink = Callable[[str, bytes], object]
+
+
+@dataclass(frozen=True)
+class StartupPhase:
+    """When a task began something, in seconds after its process started."""
+
+    role: str
+    index: int
+    name: str
+    elapsed_seconds: float
+
+
+@dataclass
+class Outcome:
+    """What a run gave, as far as it got."""
+
+    records: list[StepRecord] = field(default_factory=list)
+    finished: dict[int, Finished] = field(default_factory=dict)
+    phases: list[StartupPhase] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    first_step_seconds: float | None = None
+
+
+class Logs:
+    """Passes the tasks' logs on to where they are kept, in pieces and within bounds."""
+
+    def __init__(self, sink: LogSink, outcome: Outcome) -> None:
+        self._sink = sink
+        self._outcome = outcome
+        self._bytes: dict[str, int] = defaultdict(int)
+
+    def keep(self, piece: Log) -> None:
+        """Write a piece of a task's log; one that cannot be written must not end a good run."""
+        name = f"{piece.role}-{piece.index}"
+        note = f"\n[{piece.omitted_bytes} bytes left out here]\n" if piece.omitted_bytes else ""
+        data = (note + piece.text).encode("utf-8", "replace")
+        self._bytes[name] += len(data)
+        if self._bytes[name] > _MOST_LOG_BYTES:
+            return
+        try:
+            self._sink(name, data)
+        except ResultsError as error:
+            if str(error) not in self._outcome.problems:
+                self._outcome.problems.append(str(error))
+
+
+def step_records(worker: int, alias: str, times: StepTimes) -> list[StepRecord]:
+    """One record for each step that a worker on that node has made."""
+    lists = (times.seconds, times.compute_seconds, times.losses, times.global_steps)
+    return [
+        StepRecord(
+            worker=worker,
+            node=alias,
+            step=times.first_step + i,
+            phase="measured" if times.measured else "warmup",
+            seconds=seconds,
+            compute_seconds=math.nan if compute is None else compute,
+            loss=math.nan if loss is None else loss,
+            global_step=global_step,
+        )
+        for i, (seconds, compute, loss, global_step) in enumerate(zip(*lists, strict=True))
+    ]
