@@ -200,7 +200,7 @@ def test_kill_9_of_an_agent_or_a_task_ends_the_run_with_the_reason(
     assert len(errors) == 1, on_hosts.said
     assert errors[0].startswith("runtest: node1 (")
     assert "Traceback" not in on_hosts.said
-    says = "the connection to the agent" if victim.endswith("agent") else "signal 9"
+    says = "the agent ended with signal 9" if victim.endswith("agent") else "signal 9"
     assert says in errors[0]
 
 
