@@ -76,15 +76,25 @@ class Session:
         Raises UsageError for a directory or interpreter that cannot be sent, and NodesFailed (or
         the one NodeError) with every failure, once all have answered or their time is up.
         """
+        hellos, failures = self.try_to_open(greet, observer)
+        if failures:
+            each = tuple(failures.values())
+            raise each[0] if len(each) == 1 else NodesFailed(each)
+        self.hellos = tuple(hellos[i] for i in range(len(self.nodes)))
+
+    def try_to_open(
+        self, greet: Callable[[Node], Greet], observer: SessionObserver
+    ) -> tuple[dict[int, Hello], dict[int, NodeError]]:
+        """As open, but a node's failure is returned, and the others stay open.
+
+        By the node's index: what it said, and why it cannot be used. A node may have both.
+        """
         limit = threading.Semaphore(_MOST_OPENING_AT_ONCE)
         first = [self._first_input(channel, greet(channel.node)) for channel in self._channels]
         for each in zip(self._channels, first, strict=True):
             threading.Thread(target=self._open_one, args=(*each, limit), daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        hellos, failures = self._gather_hellos(observer)
-        if failures:
-            raise failures[0] if len(failures) == 1 else NodesFailed(failures)
-        self.hellos = tuple(hellos[i] for i in range(len(self.nodes)))
+        return self._gather_hellos(observer)
 
     def greet_again(self, greet: Callable[[Node], Greet], count: int) -> None:
         """Ask the first `count` nodes anew between two runs: their free ports may be others by now.
@@ -188,11 +198,13 @@ class Session:
         channel.ended.set()
         self.events.put(Event(channel.index, error))
 
-    def _gather_hellos(self, observer: SessionObserver) -> tuple[dict[int, Hello], list[NodeError]]:
+    def _gather_hellos(
+        self, observer: SessionObserver
+    ) -> tuple[dict[int, Hello], dict[int, NodeError]]:
         deadline = time.monotonic() + _GREETING_SECONDS
         hellos: dict[int, Hello] = {}
         failures: dict[int, NodeError] = {}
-        while len(hellos) + len(failures) < len(self.nodes):
+        while len(hellos.keys() | failures.keys()) < len(self.nodes):
             try:
                 event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
@@ -209,13 +221,12 @@ class Session:
             else:
                 error = ProtocolError(node.label, f"sent {_shown(event.what)} as its greeting")
             if error is not None:
-                hellos.pop(event.node, None)
                 failures.setdefault(event.node, error)
         for i, node in enumerate(self.nodes):
             if i not in hellos and i not in failures:
                 reason = f"no greeting within {_GREETING_SECONDS:.0f} s"
                 failures[i] = ConnectionLost(node.label, reason, f"look at {node.alias} by hand")
-        return hellos, [failures[i] for i in sorted(failures)]
+        return hellos, {i: failures[i] for i in sorted(failures)}
 
     def _beat(self) -> None:
         while not self._over.wait(protocol.HEARTBEAT_SECONDS):
