@@ -7,7 +7,17 @@ what one process with a batch of N·b sees.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+
+from perftest.data import Batch, order
+from perftest.protocol import TEST, TRAIN, VALIDATION, Data
+
+# Samples of the splits where nobody says how many.
+_SAMPLES = {TRAIN: 10_000, VALIDATION: 1_000, TEST: 1_000}
 
 
 def batch(
@@ -26,3 +36,67 @@ def batch(
         images[i] = generator.random(image_shape, np.float32)
         labels[i] = generator.integers(classes)
     return images, labels
+
+
+def files(path: str) -> list[Path]:
+    """There are none."""
+    return []
+
+
+def load(data: Data, image_shape: tuple[int, int, int], classes: int, seed: int) -> Synthetic:
+    """Random images, as many as `data` says, or 10,000 with 1,000 more of either other split."""
+    asked = {
+        TRAIN: data.train_samples,
+        VALIDATION: data.validation_samples,
+        TEST: data.test_samples,
+    }
+    counts = {split: count or _SAMPLES[split] for split, count in asked.items()}
+    return Synthetic(image_shape, classes, seed, counts)
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """As many samples as are asked for, which are one batch again and again."""
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    image_seed: int
+    counts: dict[str, int]
+    has_cut: bool = False
+
+    def samples(self, split: str) -> int:
+        """As asked for."""
+        return self.counts[split]
+
+    def steps(self, split: str, batch_size: int, workers: int) -> int:
+        """Batches per worker and epoch."""
+        return order.steps(self.counts[split], batch_size, workers)
+
+    def dataset(
+        self,
+        split: str,
+        batch_size: int,
+        worker: int,
+        workers: int,
+        seed: int,
+        shuffle: bool,
+        first_epoch: int = 0,
+        epochs: int | None = None,
+    ) -> Any:
+        """The worker's one batch, again and again, the last ones of an epoch padded."""
+        import tensorflow as tf
+
+        total = self.counts[split]
+        order.check_workers(total, workers, f"synthetic data, {split}")
+        first, last = order.share(total, worker, workers)
+        mine = last - first
+        images, labels = batch(self.image_shape, self.classes, batch_size, self.image_seed, worker)
+        images, labels = tf.constant(images), tf.constant(labels)
+
+        def one(step: Any) -> Batch:
+            left = tf.cast(mine, tf.int64) - step * batch_size
+            valid = tf.cast(tf.range(batch_size, dtype=tf.int64) < left, tf.float32)
+            return Batch(images, labels, valid, valid, valid, tf.zeros_like(valid))
+
+        count = self.steps(split, batch_size, workers)
+        return tf.data.Dataset.range(count).map(one).repeat(-1 if epochs is None else epochs)

@@ -58,6 +58,10 @@ from perftest.protocol.tasks import Phase as Phase
 from perftest.protocol.tasks import Ready as Ready
 from perftest.protocol.tasks import StepTimes as StepTimes
 from perftest.protocol.tasks import TaskMessage as TaskMessage
+from perftest.protocol.training import SYNTHETIC as SYNTHETIC
+from perftest.protocol.training import TEST as TEST
+from perftest.protocol.training import TRAIN as TRAIN
+from perftest.protocol.training import VALIDATION as VALIDATION
 from perftest.protocol.training import Data as Data
 from perftest.protocol.training import Evaluated as Evaluated
 from perftest.protocol.training import Optimizer as Optimizer

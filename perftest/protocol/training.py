@@ -16,6 +16,7 @@ class Data:
     stage: a directory of the node's fast disk that the files are copied to first ("": no copy).
     *_samples: at most so many of the split are used (0: all of them).
     input_only: read and prepare the batches, and train on none.
+    normweight: samples train with their `normweight` (hdf5), and not with 1.
     """
 
     kind: str = SYNTHETIC
@@ -25,6 +26,7 @@ class Data:
     validation_samples: int = 0
     test_samples: int = 0
     input_only: bool = False
+    normweight: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""What an HDF5 file of images holds, examined before anything is made of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from perftest.data.errors import DataError, at
+
+DATA, LABEL, NORMWEIGHT, WEIGHT, CUT = "data", "label", "normweight", "weight", "psr"
+_REQUIRED = (DATA, LABEL, NORMWEIGHT, WEIGHT)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One file. offset: of its images in the file, in bytes; None where they lie in pieces.
+
+    chunk: how many images make up such a piece (1 where there are none).
+    columns: the fields of Batch but `images` and `valid`, a value for each sample.
+    """
+
+    path: Path
+    samples: int
+    offset: int | None
+    chunk: int
+    columns: dict[str, np.ndarray]
+    has_cut: bool
+
+    def first(self, count: int) -> ImageFile:
+        """The same with its first samples alone."""
+        columns = {name: values[:count] for name, values in self.columns.items()}
+        return replace(self, samples=count, columns=columns)
+
+
+def examine(
+    path: Path, image_shape: tuple[int, int, int], classes: int, normweight: bool
+) -> ImageFile:
+    """Look at all but the images. `normweight`: samples train with that weight, and not with 1.
+
+    Raises DataError that names file and dataset.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            return _examined(path, file, image_shape, classes, normweight)
+    except OSError as error:  # h5py says so of anything that is no HDF5 file, or cut off
+        raise DataError(f"{path}: not a whole HDF5 file: {error}", "making it again") from error
+
+
+def _examined(
+    path: Path,
+    file: Any,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    normweight: bool,
+) -> ImageFile:
+    for name in _REQUIRED:
+        if not isinstance(file.get(name), h5py.Dataset):
+            held = ", ".join(sorted(file)) or "nothing"
+            raise DataError(f"{at(path, name)}: no such dataset; the file has {held}")
+    samples = _check_images(path, file[DATA], image_shape)
+    labels = _labels(path, file[LABEL], samples, classes)
+    ones = np.ones(samples, np.float32)
+    weight, norm = (_weights(path, file[name], samples) for name in (WEIGHT, NORMWEIGHT))
+    has_cut = CUT in file
+    cut = _weights(path, file[CUT], samples) if has_cut else np.zeros(samples, np.float32)
+    columns = {
+        "labels": labels,
+        "train_weights": norm if normweight else ones,
+        "weights": weight,
+        "cut": cut,
+    }
+    chunk = file[DATA].chunks[0] if file[DATA].chunks else 1
+    return ImageFile(path, samples, _offset(path, file[DATA]), chunk, columns, has_cut)
+
+
+def _check_images(path: Path, data: Any, image_shape: tuple[int, int, int]) -> int:
+    """The number of samples."""
+    height, width, channels = image_shape
+    if data.ndim != 4 or data.shape[1:] != (channels, height, width):
+        found = " × ".join(map(str, data.shape)) or "a single value"
+        raise DataError(
+            f"{at(path, DATA)}: {found}, but the model takes N × {channels} × {height} × {width}",
+            "a model of the size of the images, or images of the model's",
+        )
+    if data.dtype != np.float32:
+        raise DataError(f"{at(path, DATA)}: {data.dtype} numbers, not float32")
+    if not len(data):
+        raise DataError(f"{at(path, DATA)}: no samples")
+    return len(data)
+
+
+def _labels(path: Path, dataset: Any, samples: int, classes: int) -> np.ndarray:
+    values = _column(path, dataset, samples)
+    labels: np.ndarray = values.astype(np.int64)
+    wrong = np.flatnonzero((labels != values) | (labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise DataError(
+            f"{at(path, LABEL)}: sample {wrong[0]} has the label {values[wrong[0]]}, "
+            f"and the model knows 0 to {classes - 1}",
+            "a model of more classes, or mending the labels",
+        )
+    return labels
+
+
+def _weights(path: Path, dataset: Any, samples: int) -> np.ndarray:
+    values: np.ndarray = _column(path, dataset, samples).astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        name = dataset.name.strip("/")
+        raise DataError(f"{at(path, name)}: sample {wrong[0]} has {values[wrong[0]]}")
+    return values
+
+
+def _column(path: Path, dataset: Any, samples: int) -> np.ndarray:
+    """A number for each sample."""
+    name = dataset.name.strip("/")
+    if dataset.shape != (samples,):
+        found = " × ".join(map(str, dataset.shape)) or "a single value"
+        raise DataError(f"{at(path, name)}: {found} values for {samples} samples")
+    if dataset.dtype.kind not in "biuf":
+        raise DataError(f"{at(path, name)}: {dataset.dtype} values, not numbers")
+    values: np.ndarray = dataset[()]
+    return values
+
+
+def _offset(path: Path, data: Any) -> int | None:
+    """Where the images begin, if they lie in the file in one piece and as this machine has them."""
+    offset: int | None = data.id.get_offset()
+    if offset is None or data.external or data.is_virtual or data.dtype.byteorder == ">":
+        return None
+    if offset + data.size * data.dtype.itemsize > os.path.getsize(path):
+        raise DataError(f"{at(path, DATA)}: the file is cut off", "making it again")
+    return offset
