@@ -14,23 +14,29 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from perftest import facts, protocol
-from perftest.errands import QUESTIONS, Errand, Errands
+from perftest.bell import Bell
+from perftest.errands import QUESTIONS, Errands
 from perftest.ports import Ports
+from perftest.probe import Probes
 from perftest.protocol import (
     AgentFailed,
     ClockQuery,
     ClockReading,
+    EndProbe,
     Exited,
     Finish,
     FromTask,
     Go,
     Greet,
     Heartbeat,
+    Listen,
     MessageError,
     Paused,
+    Probe,
     RunEnded,
     Start,
     Stop,
@@ -61,16 +67,11 @@ class Agent:
         self._directory = Path.cwd()
         self._stopping = ""
         self._selector = selectors.DefaultSelector()
-        self._selector.register(stdin, selectors.EVENT_READ, None)
+        self._selector.register(stdin, selectors.EVENT_READ, self._read_launcher)
         self._errands = Errands(self._selector, self._output.put, clock)
-        # A child's end wakes the loop at once: the signal's number is written to this pipe.
-        wake_read, wake_write = os.pipe()
-        os.set_blocking(wake_read, False)
-        os.set_blocking(wake_write, False)
-        self._wake = wake_read
-        self._selector.register(wake_read, selectors.EVENT_READ, None)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        bell = Bell()
+        self._selector.register(bell.descriptor, selectors.EVENT_READ, bell.silence)
+        self._probes = Probes(self._selector, self._output.put, bell.ring, clock)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._stop(signal.Signals(number).name))
 
@@ -82,6 +83,7 @@ class Agent:
                 self._beat()
         finally:
             self._errands.close()
+            self._probes.close()
             problems = self._end_tasks()
             self._drain()
         for problem in problems:
@@ -95,16 +97,9 @@ class Agent:
             self._stop("the launcher is gone")
         self._watch_output()
         for key, _ in self._selector.select(timeout):
-            if key.fd == self._input.descriptor:
-                self._read_launcher()
-            elif key.fd == self._wake:
-                os.read(self._wake, 4096)
-            elif key.fd == self._output.descriptor:
-                self._output.flush()
-            elif isinstance(key.data, Errand):
-                self._errands.read(key.data)
-            else:
-                self._read_task(key.data)
+            if self._selector.get_map().get(key.fd) is key:  # and not closed by one before it
+                key.data()
+        self._probes.look()
         self._reap()
         self._errands.end_late()
 
@@ -131,7 +126,8 @@ class Agent:
     def _watch_output(self) -> None:
         registered = self._output.descriptor in self._selector.get_map()
         if len(self._output) and not registered:
-            self._selector.register(self._output.descriptor, selectors.EVENT_WRITE, None)
+            descriptor = self._output.descriptor
+            self._selector.register(descriptor, selectors.EVENT_WRITE, self._output.flush)
         elif registered and not len(self._output):
             self._selector.unregister(self._output.descriptor)
 
@@ -152,6 +148,8 @@ class Agent:
             self._stop("end of input")
 
     def _obey(self, message: object) -> None:
+        if isinstance(message, (Greet, Start)):
+            self._probes.close()  # what they ask for needs the ports
         if isinstance(message, Greet):
             self._output.put(facts.gather(message, self._directory, self._ports))
         elif isinstance(message, Start):
@@ -161,13 +159,20 @@ class Agent:
                 task.send(message)
         elif isinstance(message, Finish):
             self._finish(message.run_id)
+        elif isinstance(message, Stop):
+            self._stop("asked")
+        elif not isinstance(message, Heartbeat):
+            self._answer(message)
+
+    def _answer(self, message: object) -> None:
+        """Do what concerns no run: questions about this node and its network."""
+        if isinstance(message, (Listen, Probe, EndProbe)):
+            self._probes.obey(message)
         elif isinstance(message, ClockQuery):
             self._output.put(ClockReading(message.asked, time.time()))
         elif isinstance(message, QUESTIONS):
             self._errands.start(message)
-        elif isinstance(message, Stop):
-            self._stop("asked")
-        elif not isinstance(message, Heartbeat):
+        else:
             self._output.put(AgentFailed(f"an agent cannot obey {type(message).__name__}"))
 
     def _stop(self, why: str) -> None:
@@ -182,7 +187,8 @@ class Agent:
             for place in start.places:
                 task = TaskProcess(start.run_id, start.job, place, folder)
                 self._tasks.append(task)
-                self._selector.register(task.messages, selectors.EVENT_READ, task)
+                read = partial(self._read_task, task)
+                self._selector.register(task.messages, selectors.EVENT_READ, read)
         except OSError as error:
             self._output.put(AgentFailed(f"cannot start the tasks in {folder}: {error}"))
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from perftest import protocol
@@ -81,9 +82,10 @@ class Errands:
             self._put(ErrandFailed(_ERRANDS[type(question)][0], f"no process: {error.strerror}"))
             return
         self._running.append(errand)
-        self._selector.register(errand.lines.descriptor, selectors.EVENT_READ, errand)
+        read = partial(self._read, errand)
+        self._selector.register(errand.lines.descriptor, selectors.EVENT_READ, read)
 
-    def read(self, errand: Errand) -> None:
+    def _read(self, errand: Errand) -> None:
         """Take what an errand has answered."""
         try:
             for line in errand.lines.read():

@@ -65,15 +65,36 @@ class Ports:
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this TCP port now."""
+    try:
+        _bound_socket(port).close()
+    except OSError:
+        return False
+    return True
+
+
+def listening_socket(port: int) -> socket.socket:
+    """A server on this TCP port, on all addresses, as TensorFlow's will be. Raises OSError."""
+    made = _bound_socket(port)
+    try:
+        made.listen(4096)
+    except OSError:
+        made.close()
+        raise
+    made.setblocking(False)
+    return made
+
+
+def _bound_socket(port: int) -> socket.socket:
     # As gRPC binds: on all addresses, and past connections that are merely closing.
     family = socket.AF_INET6 if Path("/proc/net/if_inet6").exists() else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             with contextlib.suppress(OSError):
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        try:
-            probe.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))  # noqa: S104
-        except OSError:
-            return False
-    return True
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))  # noqa: S104
+    except OSError:
+        made.close()
+        raise
+    return made

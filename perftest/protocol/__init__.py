@@ -5,6 +5,7 @@ Needs the standard library alone, because it runs on the operator's machine and 
     launcher -> agent     Greet · Start · Go · Finish · Heartbeat · Stop
     agent    -> launcher  Hello · FromTask · Exited · Paused · Log · RunEnded · AgentFailed
                           Heartbeat
+    before the tasks: Listen, Probe, EndProbe -> Listening, Probed
     `check`: ClockQuery, Inspect, CountParameters -> ClockReading, Inspection, ParameterCount,
                           ErrandFailed
     agent    -> task      Assignment, then Go            (the task's standard input)
@@ -41,6 +42,25 @@ from perftest.protocol.nodes import Greet as Greet
 from perftest.protocol.nodes import Hello as Hello
 from perftest.protocol.nodes import PortRequest as PortRequest
 from perftest.protocol.nodes import Versions as Versions
+from perftest.protocol.probes import MOST_PORTS as MOST_PORTS
+from perftest.protocol.probes import MOST_PROBE_SECONDS as MOST_PROBE_SECONDS
+from perftest.protocol.probes import MOST_TARGETS as MOST_TARGETS
+from perftest.protocol.probes import MOST_TRANSFER_BYTES as MOST_TRANSFER_BYTES
+from perftest.protocol.probes import MOST_TRANSFER_SECONDS as MOST_TRANSFER_SECONDS
+from perftest.protocol.probes import NAME_UNKNOWN as NAME_UNKNOWN
+from perftest.protocol.probes import NO_ROUTE as NO_ROUTE
+from perftest.protocol.probes import REACHED as REACHED
+from perftest.protocol.probes import REFUSED as REFUSED
+from perftest.protocol.probes import STRANGER as STRANGER
+from perftest.protocol.probes import TIMED_OUT as TIMED_OUT
+from perftest.protocol.probes import EndProbe as EndProbe
+from perftest.protocol.probes import Listen as Listen
+from perftest.protocol.probes import Listening as Listening
+from perftest.protocol.probes import PortProblem as PortProblem
+from perftest.protocol.probes import Probe as Probe
+from perftest.protocol.probes import Probed as Probed
+from perftest.protocol.probes import ProbeResult as ProbeResult
+from perftest.protocol.probes import ProbeTarget as ProbeTarget
 from perftest.protocol.runs import AgentFailed as AgentFailed
 from perftest.protocol.runs import Exited as Exited
 from perftest.protocol.runs import Finish as Finish
@@ -95,6 +115,7 @@ _CODEC = records.Codec(
         for message in (
             *(Greet, Start, Go, Finish, Heartbeat, Stop),
             *(Hello, FromTask, Exited, Paused, Log, RunEnded, AgentFailed),
+            *(Listen, Listening, Probe, Probed, EndProbe),
             *(Phase, Ready, StepTimes, Finished, Failed, Assignment),
             *(ClockQuery, ClockReading, Inspect, Inspection),
             *(CountParameters, ParameterCount, ErrandFailed),
