@@ -23,7 +23,8 @@ from perftest.protocol import Job
 class Step:
     """The result of the pure step.
 
-    loss: scalar, float32, mean over the batch.  gradients: one for each parameter, of its shape.
+    loss: scalar, float32, (weighted) mean over the batch.
+    gradients: one for each parameter, of its shape.
     state: new values of the state, in its order.
     """
 
@@ -33,20 +34,49 @@ class Step:
 
 
 def step(
-    model: Any, parameters: Sequence[Any], state: Sequence[Any], images: Any, labels: Any
+    model: Any,
+    parameters: Sequence[Any],
+    state: Sequence[Any],
+    images: Any,
+    labels: Any,
+    weights: Any = None,
 ) -> Step:
     """One forward and backward pass.
 
     parameters, state: values of the model's trainable and other variables, in the model's order.
     images: (batch, height, width, channels), floating point.  labels: (batch,), int64.
-    The loss is the softmax cross entropy of the model's logits, computed in float32.
+    weights: (batch,), float32, or None where every image counts the same.
+    The loss is the softmax cross entropy of the model's logits, computed in float32:
+    Σ weight · entropy / Σ weight over the batch, and 0 where no image has any weight.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(parameters)
         logits, new_state = model.stateless_call(parameters, state, images, training=True)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
-        loss = tf.reduce_mean(losses)
+        loss = _mean(losses, weights)
     return Step(loss, tape.gradient(loss, parameters), list(new_state))
+
+
+def decayed(gradients: Sequence[Any], parameters: Sequence[Any], weight_decay: float) -> list[Any]:
+    """The gradients of loss + weight_decay · ½ Σ w², the sum running over all kernels.
+
+    Kernels are the parameters of two or more axes: no bias, and nothing of a normalisation.
+    """
+    if not weight_decay:
+        return list(gradients)
+    return [
+        gradient + tf.cast(weight_decay, gradient.dtype) * parameter
+        if len(parameter.shape) > 1
+        else gradient
+        for gradient, parameter in zip(gradients, parameters, strict=True)
+    ]
+
+
+def _mean(losses: Any, weights: Any) -> Any:
+    if weights is None:
+        return tf.reduce_mean(losses)
+    weights = tf.cast(weights, tf.float32)
+    return tf.math.divide_no_nan(tf.reduce_sum(weights * losses), tf.reduce_sum(weights))
 
 
 def build_model(job: Job) -> Any:
@@ -76,3 +106,12 @@ def state_key(variable: Any) -> bool:
 def worker_seed(value: Any, worker: int) -> Any:
     """The seed of a random generator on one worker, so that no two drop out the same units."""
     return value + tf.cast(worker, value.dtype)
+
+
+def advanced_seed(value: Any, steps: Any) -> Any:
+    """The seed of a random generator after so many steps more. (2,), uint32: the key, a counter.
+
+    Each training step draws once from each generator of a network, so that a training that is
+    taken up again drops out what it would have dropped out without the interruption.
+    """
+    return value + tf.stack([tf.zeros((), value.dtype), tf.cast(steps, value.dtype)])

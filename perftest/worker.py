@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from perftest.measure import StepResult, measure
-from perftest.protocol import Job, Place
+from perftest.protocol import Finished, Job, Place
 from perftest.task import AgentLink
+
+if TYPE_CHECKING:
+    from perftest.inputs import Input
 
 
 def train(job: Job, link: AgentLink, step: Callable[[], StepResult], lockstep: bool = True) -> None:
@@ -33,6 +38,21 @@ def train(job: Job, link: AgentLink, step: Callable[[], StepResult], lockstep: b
     measure(step, settling, warmup - settling, False, link.steps)
     link.phase("measuring")
     measure(step, job.measured_steps, warmup, True, link.steps)
+
+
+def measure_input(job: Job, link: AgentLink, batches: Input) -> None:
+    """Measure how fast the batches come where nobody trains on them: a step is the next batch."""
+    batches.start()
+    steps = 0
+
+    def step() -> StepResult:
+        nonlocal steps
+        batches.next()
+        steps += 1
+        return StepResult(math.nan, steps)
+
+    train(job, link, step)
+    link.finished(Finished(parameters=0, parameter_norm=None, device="/device:CPU:0"))
 
 
 def device_name(place: Place) -> str:

@@ -23,8 +23,8 @@ from launcher.run import execute
 from launcher.session import NodeOptions, Session
 from launcher.tasks import Options
 from launcher.transports.local import LocalTransport
+from perftest.shared import assign_to_servers
 from perftest.strategies import load, names
-from perftest.strategies.parameter_server import assign_to_servers
 
 pytestmark = pytest.mark.tensorflow
 

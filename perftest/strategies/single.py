@@ -2,56 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
-from perftest import training
+from perftest import optimizers, training
+from perftest.inputs import Input
 from perftest.measure import StepResult
-from perftest.protocol import WORKER, Assignment, Finished
+from perftest.protocol import WORKER, Assignment, Finished, Job
 from perftest.task import AgentLink
-from perftest.worker import check_device, device_name, train
+from perftest.worker import check_device, device_name, measure_input, train
 
 
 def run(assignment: Assignment, link: AgentLink) -> None:
-    """Train on this process's one device. The parameters are its own variables."""
-    job = assignment.job
-    if assignment.place.role != WORKER:
+    """Train on this process's one device."""
+    job, place = assignment.job, assignment.place
+    if place.role != WORKER:
         raise ValueError("the single strategy has no parameter servers")
-    check_device(assignment.place)
+    check_device(place)
     link.phase("building the model")
-    with tf.device(device_name(assignment.place)):
+    device = device_name(place)
+    with tf.device(device):
         model = training.build_model(job)
-        images, labels = (tf.constant(a) for a in training.make_batch(job, model, worker=0))
-    parameters = [variable.value for variable in model.trainable_variables]
-    state = [variable.value for variable in model.non_trainable_variables]
-
-    @tf.function(autograph=False)
-    def update() -> tf.Tensor:
-        result = training.step(model, [p.read_value() for p in parameters], state, images, labels)
-        for parameter, gradient in zip(parameters, result.gradients, strict=True):
-            tf.raw_ops.ResourceApplyGradientDescent(
-                var=parameter.handle,
-                alpha=tf.cast(job.learning_rate, parameter.dtype),
-                delta=gradient,
-            )
-        for variable, value in zip(state, result.state, strict=True):
-            variable.assign(value)
-        return result.loss
-
-    steps = 0
-
-    def step() -> StepResult:
-        nonlocal steps
-        # The function returns when all its updates are made, and the loss comes with it.
-        loss = float(update())
-        steps += 1
-        return StepResult(loss, steps)
-
-    train(job, link, step)
-    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(p)) for p in parameters]))
+    batches = Input(job, place, model)
+    if job.data.input_only:
+        measure_input(job, link, batches)
+        return
+    engine = Single(job, model, batches, device)
+    if batches.fixed is None:
+        batches.start(device)
+    train(job, link, engine.step)
     link.finished(
         Finished(
-            parameters=sum(p.shape.num_elements() for p in parameters),
-            parameter_norm=float(norm),
-            device=device_name(assignment.place),
+            parameters=sum(p.shape.num_elements() for p in engine.parameters),
+            parameter_norm=engine.norm(),
+            device=device,
         )
     )
+
+
+class Single:
+    """The training of one process. The parameters are its own variables."""
+
+    def __init__(self, job: Job, model: Any, batches: Input, device: str) -> None:
+        self.model = model
+        self.parameters = [variable.value for variable in model.trainable_variables]
+        self.state = [variable.value for variable in model.non_trainable_variables]
+        self._job = job
+        self._batches = batches
+        self._device = device
+        self._rule = optimizers.load(job.optimizer, job.learning_rate)
+        with tf.device(device):
+            self.slots = {
+                name: [
+                    tf.Variable(tf.fill(p.shape, tf.cast(value, p.dtype))) for p in self.parameters
+                ]
+                for name, value in self._rule.slots.items()
+            }
+            self._updates = tf.Variable(0, dtype=tf.int64)
+        self._steps = 0
+        self._update = self._make_update()
+
+    def step(self) -> StepResult:
+        """Train on the next batch."""
+        # The function returns when all its updates are made, and the loss comes with it.
+        loss = float(self._update())
+        self._steps += 1
+        return StepResult(loss, self._steps)
+
+    def norm(self) -> float:
+        """L2 norm of all parameters together."""
+        return float(tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(p)) for p in self.parameters])))
+
+    def _make_update(self) -> Callable[[], Any]:
+        if self._batches.fixed is not None:
+            with tf.device(self._device):
+                images, labels = (tf.constant(each) for each in self._batches.fixed)
+            fixed: Callable[[], Any] = tf.function(autograph=False)(
+                lambda: self._train(images, labels, None)
+            )
+            return fixed
+        fed = tf.function(self._train, autograph=False, input_signature=self._batches.batch_shapes)
+
+        def update() -> Any:
+            batch = self._batches.next()
+            return fed(batch.images, batch.labels, batch.train_weights)
+
+        return update
+
+    def _train(self, images: Any, labels: Any, weights: Any) -> Any:
+        """The loss, and as its effect one update of parameters, slots and state."""
+        values = [parameter.read_value() for parameter in self.parameters]
+        result = training.step(self.model, values, self.state, images, labels, weights)
+        gradients = training.decayed(result.gradients, values, self._job.optimizer.weight_decay)
+        updates = self._updates.read_value()
+        slots = zip(*self.slots.values(), strict=True) if self.slots else [()] * len(values)
+        for parameter, own, gradient in zip(self.parameters, slots, gradients, strict=True):
+            self._rule.apply(parameter, own, gradient, updates)
+        self._updates.assign_add(1)
+        for variable, value in zip(self.state, result.state, strict=True):
+            variable.assign(value)
+        return result.loss

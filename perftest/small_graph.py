@@ -1,0 +1,193 @@
+"""The small graph of a training with parameter servers: everything but the training step.
+
+It makes the variables, sets their initial values, reads and restores them, and carries the signs
+that the workers give each other. Runs on it are cheap, as runs on the graph that trains are not.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import tensorflow as tf
+
+from perftest import optimizers, training
+from perftest.checkpoints import Values
+from perftest.inputs import Input
+from perftest.protocol import Job
+from perftest.shared import Layout, Shape
+
+v1 = tf.compat.v1
+
+_POLL_SECONDS = 0.02
+
+
+class SmallGraph:
+    """Made inside the graph; `bind` gives it its session."""
+
+    def __init__(self, job: Job, worker: int, model: Any, layout: Layout, batches: Input) -> None:
+        self._layout = layout
+        self._worker = worker
+        self._seeds = [training.state_key(v) for v in model.non_trainable_variables]
+        parameters = self._make_parameters(model)
+        slots = self._make_slots(job)
+        self._norm = norm_of(parameters)
+        self._updates_before, self._released, self._left, global_step, self._ready = (
+            shape.variable()
+            for shape in (
+                layout.updates_before,
+                layout.released,
+                layout.left,
+                layout.global_step,
+                layout.ready,
+            )
+        )
+        self._is_ready = v1.is_variable_initialized(self._ready)
+        counters = (self._updates_before, self._released, self._left, global_step)
+        self._set_global = [
+            *(v.initializer for v in (*parameters, *counters)),
+            *(v.initializer for each in slots.values() for v in each),
+        ]
+        self._set_local: list[Any] = []
+        self._feeds: dict[Any, Any] = {}
+        state = self._make_state(model)
+        self._make_fixed(batches)
+        self._set_local.append(layout.local_step.variable().initializer)
+        self._variables = Values(parameters, slots, state)
+        self._number = v1.placeholder(tf.int64, ())
+        self._say_ready = self._ready.assign(True).op
+        if job.training is not None:
+            self._define_talk(model)
+
+    def bind(self, session: Any) -> None:
+        """Run in this session from now on."""
+        self._session = session
+
+    # Making the variables.
+
+    def _make_parameters(self, model: Any) -> list[Any]:
+        values = [variable.value for variable in model.trainable_variables]
+        pairs = zip(self._layout.parameters, values, strict=True)
+        return [shape.variable(value.initial_value) for shape, value in pairs]
+
+    def _make_slots(self, job: Job) -> dict[str, list[Any]]:
+        initial = optimizers.load(job.optimizer, job.learning_rate).slots
+        return {
+            name: [
+                shape.variable(v1.constant_initializer(initial[name])(shape.shape, shape.dtype))
+                for shape in shapes
+            ]
+            for name, shapes in self._layout.slots.items()
+        }
+
+    def _make_state(self, model: Any) -> list[Any]:
+        made = []
+        pairs = zip(self._layout.state, model.non_trainable_variables, strict=True)
+        for shape, variable in pairs:
+            initial = variable.value.initial_value
+            if training.state_key(variable):
+                initial = training.worker_seed(initial, self._worker)
+            made.append(shape.variable(initial))
+        self._set_local += [variable.initializer for variable in made]
+        return made
+
+    def _make_fixed(self, batches: Input) -> None:
+        for shape, value in zip(self._layout.fixed, batches.fixed or (), strict=True):
+            feed = v1.placeholder(shape.dtype, shape.shape)
+            self._feeds[feed] = value
+            self._set_local.append(shape.variable(feed).initializer)
+
+    def _define_talk(self, model: Any) -> None:
+        """Operations of real training: restore, and the signs that the workers give each other."""
+        self._placeholders, self._restore = [], []
+        for variable in self._flat(self._variables):
+            feed = v1.placeholder(variable.dtype, variable.shape)
+            self._placeholders.append(feed)
+            self._restore.append(variable.assign(feed).op)
+        self._advance = [
+            variable.assign(training.advanced_seed(variable.read_value(), self._number)).op
+            for variable, is_seed in zip(self._variables.state, self._seeds, strict=True)
+            if is_seed
+        ]
+        self._set_updates = self._updates_before.assign(self._number).op
+        self._release = self._released.assign(self._number).op
+        self._leave = self._left.assign_add(self._number).op
+
+    def _flat(self, values: Values) -> list[Any]:
+        """What is restored: all but the seeds of random generators."""
+        state = [v for v, is_seed in zip(values.state, self._seeds, strict=True) if not is_seed]
+        slots = [v for name in self._layout.slots for v in values.slots[name]]
+        return [*values.parameters, *slots, *state]
+
+    # Running them.
+
+    def set_own(self) -> None:
+        """Set what is this worker's alone."""
+        self._session.run(self._set_local, self._feeds)
+
+    def set_shared(self) -> None:
+        """Set what is on the servers: worker 0 alone."""
+        self._session.run(self._set_global)
+
+    def restore(self, values: Values, updates: int) -> None:
+        """Put the values of a checkpoint in place, made after so many updates: worker 0 alone."""
+        feeds = dict(zip(self._placeholders, self._flat(values), strict=True))
+        self._session.run(self._restore, feeds)
+        self._session.run(self._set_updates, {self._number: updates})
+
+    def advance_seeds(self, steps: int) -> None:
+        """As if this worker had made so many steps already."""
+        if self._advance:
+            self._session.run(self._advance, {self._number: steps})
+
+    def say_ready(self) -> None:
+        """All shared variables are set: worker 0 alone."""
+        self._session.run(self._say_ready)
+
+    def wait_until_ready(self) -> None:
+        """Wait until worker 0 has said so."""
+        while not self._session.run(self._is_ready):
+            time.sleep(_POLL_SECONDS)
+
+    def values(self) -> Values:
+        """What a checkpoint holds, as it is now."""
+        found: Values = Values(
+            *self._session.run(
+                (self._variables.parameters, self._variables.slots, self._variables.state)
+            )
+        )
+        return found
+
+    def norm(self) -> float:
+        """L2 norm of all parameters together."""
+        return float(self._session.run(self._norm))
+
+    def release(self, step: int) -> None:
+        """Let the others train on from this step: worker 0 alone."""
+        self._session.run(self._release, {self._number: step})
+
+    def released(self) -> int:
+        """The step up to which the workers may train."""
+        return int(self._session.run(self._released))
+
+    def leave(self) -> None:
+        """This worker has made its last step."""
+        self._session.run(self._leave, {self._number: 1})
+
+    def left(self) -> int:
+        """How many workers have."""
+        return int(self._session.run(self._left))
+
+
+def norm_of(parameters: list[Any]) -> Any:
+    """L2 norm of all parameters together; each server sums up its own."""
+    squares = []
+    for parameter in parameters:
+        with v1.device(parameter.device):
+            squares.append(tf.reduce_sum(tf.square(parameter.read_value())))
+    return tf.sqrt(tf.add_n(squares))
+
+
+def shapes_of(shapes: list[Shape]) -> list[Any]:
+    """The variables of these shapes in the current graph."""
+    return [shape.variable() for shape in shapes]
