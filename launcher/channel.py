@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import queue
 import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 
 from launcher import payload
 from launcher.errors import ConnectionLost, NodeError, ProtocolError
+from launcher.inbox import Event, Inbox
+from launcher.line_buffer import LineBuffer
 from launcher.nodes import Node
+from launcher.outbox import Outbox
 from launcher.text import printable
 from launcher.transports.base import Connection, Transport
 from perftest import protocol
@@ -24,49 +24,46 @@ _MAX_BANNER_BYTES = 1 << 20
 _KEPT_ERROR_BYTES = 8 << 10
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that came from a node: a message, or the error that ended its connection."""
-
-    node: int
-    what: object
-
-
 class AgentChannel:
-    """One node: its connection, and the threads that read from it into a queue of events."""
+    """One node: its connection, and the threads that read from it into the inbox.
 
-    def __init__(self, index: int, node: Node, events: queue.SimpleQueue[Event]) -> None:
+    Nothing here waits for the node but its own threads: what is sent to it lies in an outbox.
+    """
+
+    def __init__(self, index: int, node: Node, events: Inbox) -> None:
         self.index = index
         self.node = node
         self._events = events
         self._connection: Connection | None = None
+        self._outbox = Outbox(node.alias)
         self._errors = bytearray()
         self._error_reader: threading.Thread | None = None
+        # Infinite before the first word, and while it is we who keep the node from being heard.
         self._heard = math.inf
-        self._silent = False
+        self._given_up = ""
         self._closed = False
-        # Several threads send; and the first input is the program, before any message.
-        self._sending = threading.Lock()
         self.error: NodeError | None = None
         self.ended = threading.Event()
 
     def open(self, transport: Transport, script: str, first: bytes) -> None:
-        """Connect, start the script and send it its first input. Raises NodeError."""
+        """Connect, start the script and have its first input sent to it. Raises NodeError."""
         connection = transport.open(self.node, script)
-        with self._sending:
-            self._connection = connection
-            self._error_reader = self._thread(self._read_errors, "errors")
-            self._thread(self._read, "messages")
-            if self._closed:  # while it was being opened
-                connection.close()
-            connection.send(first)
+        self._connection = connection
+        self._error_reader = self._thread(self._read_errors, "errors")
+        self._thread(self._read, "messages")
+        if self._closed:  # while it was being opened
+            connection.close()
+        self._outbox.open(connection.send, first)
 
-    def send(self, message: object) -> None:
-        """Send a message. A lost connection is told by the reader, not here."""
-        if self.is_connected and not self.ended.is_set():
-            with self._sending, suppress(NodeError):
-                assert self._connection is not None  # noqa: S101 - it never goes back to None
-                self._connection.send(protocol.encode(message))
+    def send(self, line: bytes) -> None:
+        """Have an encoded message sent. A lost connection is told by the reader, not here."""
+        if not self.ended.is_set() and not self._outbox.put(line):
+            self._give_up("the agent does not take its input")
+
+    def beat(self, line: bytes) -> None:
+        """Send a heartbeat, unless something else is on its way that will do as well."""
+        if self._outbox.is_empty:
+            self.send(line)
 
     @property
     def is_connected(self) -> bool:
@@ -74,12 +71,15 @@ class AgentChannel:
         return self._connection is not None
 
     def check_silence(self) -> None:
-        """Give up an agent that has not said anything for too long, whatever its link says."""
+        """Give up an agent that has not said, or taken, anything for too long, whatever its link
+        says."""
         limit = protocol.HEARTBEAT_LIMIT_SECONDS
-        if not self.ended.is_set() and time.monotonic() - self._heard > limit:
-            self._silent = True
-            self.kill()
-            self.close()
+        if self.ended.is_set():
+            return
+        if time.monotonic() - self._heard > limit:
+            self._give_up(f"the agent has not been heard of for {limit:.0f} s")
+        elif self._outbox.stuck_seconds > limit:
+            self._give_up(f"the agent has taken no input for {limit:.0f} s")
 
     def kill(self) -> None:
         """Kill the agent, where its node can be reached; its tasks die with it."""
@@ -87,10 +87,19 @@ class AgentChannel:
             self._connection.kill()
 
     def close(self) -> None:
-        """Let go of the connection; the agent sees the end of its input."""
+        """Let go of the connection; the agent sees the end of its input. May take a second."""
         self._closed = True
         if self._connection is not None:
             self._connection.close()
+
+    def _give_up(self, reason: str) -> None:
+        if not self._given_up:
+            self._given_up = reason
+            self._thread(self._end, "closing")  # others must not wait for a dead link's goodbye
+
+    def _end(self) -> None:
+        self.kill()
+        self.close()
 
     @property
     def _by_hand(self) -> str:
@@ -110,6 +119,9 @@ class AgentChannel:
             error = ProtocolError(self.node.label, str(problem), self._by_hand)
         except NodeError as problem:
             error = problem
+        except Exception as problem:  # a thread's error must not be lost
+            text = printable(f"{type(problem).__name__}: {problem}")
+            error = ProtocolError(self.node.label, text, self._by_hand)
         self.error = error
         self.ended.set()
         self._events.put(Event(self.index, error))
@@ -117,24 +129,35 @@ class AgentChannel:
 
     def _read_messages(self, connection: Connection) -> None:
         marker = b"\n" + protocol.MARKER.encode() + b"\n"
-        buffer = b"\n"
+        buffer = LineBuffer()
+        buffer.add(b"\n")
         greeted = False
         while data := connection.receive():
-            self._heard = time.monotonic()
-            buffer += data
+            buffer.add(data)
             if not greeted:
-                _, found, rest = buffer.partition(marker)
-                if not found:
-                    if len(buffer) > _MAX_BANNER_BYTES:
-                        raise MessageError("over 1 MiB of text came before the agent's first line")
-                    continue
-                greeted, buffer = True, rest
-            *lines, buffer = buffer.split(b"\n")
-            for message in map(protocol.decode, lines):
-                if not isinstance(message, Heartbeat):
-                    self._events.put(Event(self.index, message))
-            if len(buffer) > protocol.MAX_LINE_BYTES:
-                raise MessageError(f"a line of more than {protocol.MAX_LINE_BYTES >> 20} MiB")
+                greeted = buffer.skip_past(marker)
+                if not greeted and len(buffer) > _MAX_BANNER_BYTES:
+                    raise MessageError("over 1 MiB of text came before the agent's first line")
+            if greeted:
+                self._take(buffer)
+            self._heard = time.monotonic()
+
+    def _take(self, buffer: LineBuffer) -> None:
+        """Put what whole lines there are into the inbox, as it has room."""
+        self._heard = math.inf
+        for line in buffer.lines():
+            reserved = self._events.reserve(self.index, len(line))
+            try:
+                message = protocol.decode(line)
+            except BaseException:
+                self._events.let_go(self.index, reserved)
+                raise
+            if isinstance(message, Heartbeat):
+                self._events.let_go(self.index, reserved)
+            else:
+                self._events.put(Event(self.index, message), reserved)
+        if len(buffer) > protocol.MAX_LINE_BYTES:
+            raise MessageError(f"a line of more than {protocol.MAX_LINE_BYTES >> 20} MiB")
 
     def _read_errors(self) -> None:
         assert self._connection is not None  # noqa: S101 - open() has set it
@@ -152,10 +175,8 @@ class AgentChannel:
         if known is not None:
             return known
         last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
-        if self._silent:
-            limit = protocol.HEARTBEAT_LIMIT_SECONDS
-            reason = f"the agent has not been heard of for {limit:.0f} s"
-            return ConnectionLost(self.node.label, reason, self._by_hand)
+        if self._given_up:
+            return ConnectionLost(self.node.label, self._given_up, self._by_hand)
         if status in (None, -1):
             mend = f"see whether {self.node.alias} is on and its network up, and run it again"
             return ConnectionLost(self.node.label, "the connection to the agent was lost", mend)

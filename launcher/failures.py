@@ -27,6 +27,7 @@ _OUT_OF_MEMORY = (
 _SIGABRT, _SIGKILL = 6, 9
 _MOST_TAIL_LINES = 20
 _MOST_NAMES = 4
+_MOST_FAILURES = 200
 
 
 class Failures:
@@ -44,7 +45,8 @@ class Failures:
         """One more failure: CAUSE, COMPLAINT or ECHO."""
         if not self._found:
             self._since = self._clock()
-        self._found.append((rank, error))
+        if len(self._found) < _MOST_FAILURES or rank < min(each for each, _ in self._found):
+            self._found.append((rank, error))
 
     def has_word_of(self, task: str) -> bool:
         """Whether a task (`worker 3`) has said already why it fails."""

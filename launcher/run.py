@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from contextlib import suppress
 
-from launcher.channel import Event
 from launcher.errors import NodeError, ProtocolError
 from launcher.failures import (
     CAUSE,
@@ -18,6 +17,7 @@ from launcher.failures import (
     lost,
     stalled,
 )
+from launcher.inbox import Event
 from launcher.outcome import Logs, LogSink, Outcome, RunObserver, StartupPhase, step_records
 from launcher.session import Session
 from launcher.stall import StallWatch, what_is_wrong
@@ -41,6 +41,8 @@ from perftest.protocol import (
     StepTimes,
 )
 
+# How often the run is searched for a worker that stands still.
+_LOOK_SECONDS = 0.25
 # TERM, then KILL, then logs: what an agent may take to end a run.
 _ENDING_SECONDS = 20.0
 # What a node may send of each, whatever it says: an agent of ours sends less.
@@ -92,6 +94,8 @@ class _Run:
         self._id = run_id
         self._observer = observer
         self._outcome = outcome
+        self._workers = len(plan.workers)
+        self._owned = {(task.node, task.place.role, task.place.index) for task in plan.tasks}
         self._started = time.monotonic()
         self._ready: set[int] = set()
         self._ended: set[int] = set()
@@ -102,6 +106,8 @@ class _Run:
         self._counts: dict[int, int] = defaultdict(int)
         self._watch = StallWatch(plan)
         self._logs = Logs(log, outcome)
+        self._phases: dict[tuple[str, int], int] = defaultdict(int)
+        self._next_look = 0.0
 
     def start(self) -> None:
         """Start all tasks on all nodes."""
@@ -112,7 +118,7 @@ class _Run:
 
     def train(self) -> None:
         """Gather until all workers have finished. Raises the failure that came first."""
-        while len(self._outcome.finished) < len(self._plan.workers):
+        while len(self._outcome.finished) < self._workers:
             with suppress(queue.Empty):
                 self._handle(self._session.events.get(timeout=1.0))
             self._check_progress()
@@ -135,22 +141,19 @@ class _Run:
             raise
 
     def _await_ends(self, deadline: float) -> None:
-        while waiting := [
-            node
-            for node in sorted(self._started_nodes - self._ended)
-            if self._session.is_open(node)
-        ]:
-            try:
-                event = self._session.events.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                for node in waiting:
-                    self._outcome.problems.append(
-                        f"{self._label(node)}: the agent did not say within "
-                        f"{_ENDING_SECONDS:.0f} s that the run has ended; it was killed"
-                    )
-                    self._session.kill(node)
-                return
+        self._ended |= {n for n in self._started_nodes if not self._session.is_open(n)}
+        if self._ended == self._started_nodes:
+            return
+        for event in self._session.events.until(deadline):
             self._handle(event)
+            if self._ended == self._started_nodes:
+                return
+        for node in sorted(self._started_nodes - self._ended):
+            self._outcome.problems.append(
+                f"{self._label(node)}: the agent did not say within "
+                f"{_ENDING_SECONDS:.0f} s that the run has ended; it was killed"
+            )
+            self._session.kill(node)
 
     def _gather_causes(self) -> None:
         """Wait for a failure that explains the first one better."""
@@ -162,7 +165,11 @@ class _Run:
 
     def _check_progress(self) -> None:
         """A run in which a worker does not get on has failed, whatever keeps it."""
-        waiting = self._ready if len(self._ready) < len(self._plan.workers) else set()
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
+        waiting = self._ready if len(self._ready) < self._workers else set()
         stall = self._watch.find(waiting | self._outcome.finished.keys())
         if stall is None or self._failures:
             return
@@ -182,12 +189,15 @@ class _Run:
             isinstance(what, (FromTask, Exited, Log, Paused, RunEnded)) and what.run_id == self._id
         ):
             if isinstance(what, RunEnded):
+                if event.node in self._ended:
+                    return
                 self._ended.add(event.node)
                 label = self._label(event.node)
                 self._outcome.problems += [
                     f"{label}: {printable(problem)}" for problem in what.problems[:_MOST_PROBLEMS]
                 ]
-            elif self._owns(event.node, what.role, what.index):
+            elif (event.node, what.role, what.index) in self._owned:
+                # No node can speak, or write logs, for another.
                 self._handle_task(event.node, what)
 
     def _lose(self, node: int, error: NodeError) -> None:
@@ -215,15 +225,7 @@ class _Run:
     def _handle_message(self, node: int, what: FromTask) -> None:
         message = what.message
         if isinstance(message, Phase):
-            if len(self._outcome.phases) >= _MOST_PHASES * len(self._plan.tasks):
-                return
-            name = printable(message.name, 60)
-            self._outcome.phases.append(
-                StartupPhase(what.role, what.index, name, message.elapsed_seconds)
-            )
-            if what.role == WORKER:
-                self._watch.phase(what.index, name)
-            self._observer.phase(what.role, what.index, name)
+            self._keep_phase(what.role, what.index, message)
         elif isinstance(message, Failed):
             where = self._plan.nodes[node]
             self._fail(*complained(self._plan, where, what.role, what.index, message.error))
@@ -232,13 +234,27 @@ class _Run:
                 COMPLAINT, ProtocolError(self._label(node), f"{what.role} {what.index} trains")
             )
         elif isinstance(message, Ready):
-            self._ready.add(what.index)
-            if len(self._ready) == len(self._plan.workers):
-                self._session.broadcast(Go(self._id))
+            self._take_ready(what.index)
         elif isinstance(message, StepTimes):
             self._keep_steps(node, what.index, message)
         elif isinstance(message, Finished):
             self._keep_finished(node, what.index, message)
+
+    def _keep_phase(self, role: str, index: int, phase: Phase) -> None:
+        self._phases[role, index] += 1
+        if self._phases[role, index] > _MOST_PHASES:
+            return
+        name = printable(phase.name, 60)
+        self._outcome.phases.append(StartupPhase(role, index, name, phase.elapsed_seconds))
+        if role == WORKER:
+            self._watch.phase(index, name)
+        self._observer.phase(role, index, name)
+
+    def _take_ready(self, worker: int) -> None:
+        is_new = worker not in self._ready
+        self._ready.add(worker)
+        if is_new and len(self._ready) == self._workers:
+            self._session.broadcast(Go(self._id))
 
     def _keep_finished(self, node: int, worker: int, message: Finished) -> None:
         made = self._counts[worker]
@@ -270,10 +286,3 @@ class _Run:
 
     def _label(self, node: int) -> str:
         return self._plan.nodes[node].label
-
-    def _owns(self, node: int, role: str, index: int) -> bool:
-        """Whether this task is this node's: no node can speak, or write logs, for another."""
-        return any(
-            task.node == node and (task.place.role, task.place.index) == (role, index)
-            for task in self._plan.tasks
-        )

@@ -6,7 +6,6 @@ many runs then go over the same connections.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from launcher import payload
-from launcher.channel import AgentChannel, Event
+from launcher.channel import AgentChannel
 from launcher.errors import (
     ConnectionLost,
     NodeError,
@@ -22,7 +21,9 @@ from launcher.errors import (
     ProtocolError,
     TensorFlowMissing,
 )
+from launcher.inbox import Event, Inbox
 from launcher.nodes import Node
+from launcher.parallel import for_each
 from launcher.text import cleaned, printable
 from launcher.transports.base import Transport
 from perftest import protocol
@@ -32,6 +33,9 @@ from perftest.protocol import AgentFailed, Greet, Heartbeat, Hello, Stop
 _MOST_OPENING_AT_ONCE = 32
 _GREETING_SECONDS = 30.0
 _CLOSING_SECONDS = 12.0
+# Saying goodbye on a dead link takes a second each.
+_MOST_CLOSING_AT_ONCE = 64
+_LETTING_GO_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Session:
         self.id = session_id
         self.nodes = tuple(nodes)
         self.hellos: tuple[Hello, ...] = ()
-        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.events = Inbox(len(nodes))
         self._transport = transport
         self._options = options
         self._channels = [AgentChannel(i, node, self.events) for i, node in enumerate(nodes)]
@@ -89,10 +93,12 @@ class Session:
 
         By the node's index: what it said, and why it cannot be used. A node may have both.
         """
-        limit = threading.Semaphore(_MOST_OPENING_AT_ONCE)
         first = [self._first_input(channel, greet(channel.node)) for channel in self._channels]
-        for each in zip(self._channels, first, strict=True):
-            threading.Thread(target=self._open_one, args=(*each, limit), daemon=True).start()
+        for_each(
+            zip(self._channels, first, strict=True),
+            lambda each: self._open_one(*each),
+            _MOST_OPENING_AT_ONCE,
+        )
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         return self._gather_hellos(observer)
 
@@ -106,14 +112,14 @@ class Session:
             self.send(node, greet(self.nodes[node]))
         hellos = list(self.hellos)
         deadline = time.monotonic() + _GREETING_SECONDS
-        while any(self.is_open(node) for node in asked):
-            try:
-                event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
+        for event in self.events.until(deadline) if asked else ():
             if isinstance(event.what, Hello):
                 hellos[event.node] = cleaned(event.what)
                 asked.discard(event.node)
+            elif isinstance(event.what, NodeError):
+                asked.discard(event.node)
+            if not asked:
+                break
         self.hellos = tuple(hellos)
         for node in range(count):
             if lost := self.why_closed(node):
@@ -121,12 +127,13 @@ class Session:
 
     def send(self, node: int, message: object) -> None:
         """Send a message to one node's agent."""
-        self._channels[node].send(message)
+        self._channels[node].send(protocol.encode(message))
 
     def broadcast(self, message: object) -> None:
         """Send a message to all agents."""
+        line = protocol.encode(message)
         for channel in self._channels:
-            channel.send(message)
+            channel.send(line)
 
     def is_open(self, node: int) -> bool:
         """Whether the node's connection still stands."""
@@ -140,6 +147,7 @@ class Session:
         """Tell all agents to stop, wait a bounded time until they have, and let go."""
         if self._over.is_set():
             return
+        self.events.close()  # a node that still talks must come to its end, too
         self.broadcast(Stop())
         deadline = time.monotonic() + _CLOSING_SECONDS
         try:
@@ -158,14 +166,9 @@ class Session:
     def abandon(self) -> None:
         """Let go of all connections at once; the agents see the end of their input."""
         self._over.set()
-        closing = [
-            threading.Thread(target=channel.close, name="closing", daemon=True)
-            for channel in self._channels
-        ]
-        for thread in closing:  # each may wait a second for a link that is dead
-            thread.start()
-        for thread in closing:
-            thread.join()
+        self.events.close()
+        close = AgentChannel.close
+        for_each(self._channels, close, _MOST_CLOSING_AT_ONCE, _LETTING_GO_SECONDS)
         self._transport.close()
 
     def describe(self, node: Node) -> str:
@@ -181,17 +184,19 @@ class Session:
         )
         return preamble + protocol.encode(greet)
 
-    def _open_one(self, channel: AgentChannel, first: bytes, limit: threading.Semaphore) -> None:
+    def _open_one(self, channel: AgentChannel, first: bytes) -> None:
+        if self._over.is_set():
+            return
         try:
-            with limit:
-                channel.open(self._transport, payload.script(), first)
+            channel.open(self._transport, payload.script(), first)
         except ConnectionLost:
             return  # the reader says why
         except NodeError as error:
             self._give_up(channel, error)
         except Exception as error:  # a thread's error must not be lost
             self._give_up(
-                channel, NodeError(channel.node.label, f"{type(error).__name__}: {error}")
+                channel,
+                NodeError(channel.node.label, printable(f"{type(error).__name__}: {error}")),
             )
 
     def _give_up(self, channel: AgentChannel, error: NodeError) -> None:
@@ -204,11 +209,7 @@ class Session:
         deadline = time.monotonic() + _GREETING_SECONDS
         hellos: dict[int, Hello] = {}
         failures: dict[int, NodeError] = {}
-        while len(hellos.keys() | failures.keys()) < len(self.nodes):
-            try:
-                event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
+        for event in self.events.until(deadline):
             node = self.nodes[event.node]
             error: NodeError | None
             if isinstance(event.what, Hello) and event.node not in hellos:
@@ -222,6 +223,8 @@ class Session:
                 error = ProtocolError(node.label, f"sent {_shown(event.what)} as its greeting")
             if error is not None:
                 failures.setdefault(event.node, error)
+            if len(hellos.keys() | failures.keys()) == len(self.nodes):
+                break
         for i, node in enumerate(self.nodes):
             if i not in hellos and i not in failures:
                 reason = f"no greeting within {_GREETING_SECONDS:.0f} s"
@@ -230,8 +233,9 @@ class Session:
 
     def _beat(self) -> None:
         while not self._over.wait(protocol.HEARTBEAT_SECONDS):
-            self.broadcast(Heartbeat())
+            line = protocol.encode(Heartbeat())
             for channel in self._channels:
+                channel.beat(line)
                 channel.check_silence()
 
 

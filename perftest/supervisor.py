@@ -26,7 +26,7 @@ _TAIL_BYTES = 16 << 10
 # Of a log that is larger, its beginning and its end are sent home.
 _LOG_HEAD_BYTES = 1 << 20
 _LOG_TAIL_BYTES = 4 << 20
-_LOG_PIECE_BYTES = 256 << 10
+_LOG_PIECE_BYTES = 64 << 10
 
 # gRPC sends its traffic through these proxies, and Keras and TensorFlow read the others as theirs.
 _NOT_INHERITED = ("grpc_proxy", "http_proxy", "https_proxy", "TF_CONFIG", "KERAS_HOME")

@@ -86,6 +86,17 @@ class Played(Connection):
     def say(self, message: object) -> None:
         self.write(protocol.encode(message))
 
+    def flood(self, data: bytes) -> int:
+        """Write this without end, as fast as it is read; returns how often, once all is over."""
+        written = 0
+        while not self._over.is_set():
+            if self._to_launcher.qsize() < 4:
+                self.write(data)
+                written += 1
+            else:
+                self._over.wait(0.001)
+        return written
+
     def hear(self, *kinds: type) -> object:
         """The launcher's next message of these kinds; None at the end of input."""
         while True:

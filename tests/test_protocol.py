@@ -116,7 +116,7 @@ def test_anything_else_is_refused_with_a_short_printable_reason(line: bytes) -> 
 
 
 def test_a_line_over_the_limit_is_refused_before_it_is_parsed() -> None:
-    with pytest.raises(MessageError, match="more than 16 MiB"):
+    with pytest.raises(MessageError, match="more than 4 MiB"):
         protocol.decode(b'"' + b"x" * protocol.MAX_LINE_BYTES + b'"')
 
 

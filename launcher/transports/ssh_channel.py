@@ -18,7 +18,8 @@ from launcher.transports.ssh_errors import printable
 
 _CHUNK = 1 << 16
 _CLOSE_SECONDS = 1.0
-_WINDOW = 8 << 20
+# What paramiko may hold for us of each stream while we read slowly.
+_WINDOW = 1 << 20
 _PACKET = 1 << 15
 _GONE = (OSError, EOFError, paramiko.SSHException)
 

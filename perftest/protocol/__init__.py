@@ -98,8 +98,9 @@ VERSION = 1
 # The agent's first line. A login shell may print before it; nothing before it is read as messages.
 MARKER = f"perftest-agent-protocol {VERSION}"
 
-# A longer line is refused, so that a broken node cannot fill the launcher's memory.
-MAX_LINE_BYTES = 16 << 20
+# A longer line is refused, so that a broken node cannot fill the launcher's memory. The longest of
+# ours is Start, with an address for each of 65,536 workers.
+MAX_LINE_BYTES = 4 << 20
 
 HEARTBEAT_SECONDS = 5.0
 HEARTBEAT_LIMIT_SECONDS = 30.0
