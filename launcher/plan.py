@@ -16,7 +16,7 @@ from launcher.placement import (
     usable_gpus,
     workers_of_nodes,
 )
-from launcher.tasks import PARAMETER_SERVER_STRATEGY, SINGLE, Options, RunPlan
+from launcher.tasks import PARAMETER_SERVER_STRATEGY, SINGLE, Options, PlannedTask, RunPlan
 from perftest.protocol import VERSION, Cluster, Greet, Hello, Job, PortRequest
 
 
@@ -47,7 +47,8 @@ def check_options(options: Options, nodes: int) -> None:
             f"--backup-workers {workers - 1} or less",
         )
     in_lockstep = options.synchronous and not options.backup_workers
-    if not in_lockstep and options.measured_steps < workers:
+    is_measurement = options.training is None
+    if is_measurement and not in_lockstep and options.measured_steps < workers:
         raise PlanError(
             f"--steps {options.measured_steps} is too few for {workers} workers that do not step "
             "together",
@@ -97,6 +98,13 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
             ps=tuple(task.address for task in servers),
             worker=tuple(task.address for task in workers),
         ),
+        model_options=dict(options.model_options),
+        image_shape=options.image_shape,
+        data=options.data,
+        optimizer=options.optimizer,
+        training=options.training,
+        intra_op_threads=_threads(options, workers),
+        inter_op_threads=options.inter_op_threads,
     )
     return RunPlan(
         nodes=tuple(nodes[:used]),
@@ -108,6 +116,12 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         machines=len({hello.machine for hello in hellos[:used]}),
         stall_seconds=options.stall_seconds,
     )
+
+
+def _threads(options: Options, workers: Sequence[PlannedTask]) -> int:
+    """No more threads than a worker has processors: they would only wait for each other."""
+    fewest = min((len(task.place.cpus) for task in workers), default=0)
+    return min(options.intra_op_threads, fewest) if fewest else options.intra_op_threads
 
 
 def _check_versions(nodes: Sequence[Node], hellos: Sequence[Hello]) -> None:

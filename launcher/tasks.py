@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from launcher.nodes import Node
-from perftest.protocol import PARAMETER_SERVER, WORKER, Hello, Job, Place
+from perftest.protocol import PARAMETER_SERVER, WORKER, Data, Hello, Job, Optimizer, Place, Training
 
 DEFAULT_FIRST_PORT = 2222
 
@@ -21,6 +22,7 @@ class Options:
     workers: how many at most, one node filled before the next is taken; None for all that fit.
     stall_seconds: how long a run may go without any worker making a step or going on to another
     phase.
+    The rest is as in `Job`; training: None for a measurement.
     """
 
     model: str
@@ -38,6 +40,13 @@ class Options:
     learning_rate: float = 0.01
     seed: int = 1
     stall_seconds: float = 60.0
+    model_options: Mapping[str, float | int | bool | str] = field(default_factory=dict)
+    image_shape: tuple[int, ...] = ()
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    training: Training | None = None
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
 
 
 @dataclass(frozen=True)
