@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shlex
 import tarfile
 from dataclasses import dataclass
 from functools import cache
@@ -25,52 +26,82 @@ _PYTHON_TOO_OLD = 76
 _DIRECTORY_STATUSES = {80, 81, 82, 83, 84}
 _NO_PYTHON = 85
 
-# Runs under the node's sh. It is the same for everybody and every run: directory, session,
-# interpreter and size come on its standard input, so that none of them shows in `ps`, and nothing
-# of them is ever read as shell. `read` takes no byte past its line from a pipe. Every command ends
-# in a separator, because the lines become one: a login shell may be csh, which takes no more. The
-# shell stays behind the agent, so that its directory goes even if the agent is killed.
-_SCRIPT = r"""
+# Both scripts run under the node's sh. They are the same for everybody and every run: directory,
+# session, interpreter and size come on standard input, so that none of them shows in `ps`, and
+# nothing of them is ever read as shell. `read` takes no byte past its line from a pipe. Every
+# command ends in a separator, because the lines become one: a login shell may be csh, which takes
+# no more.
+_READ = r"""
 umask 077;
 unset PYTHONSAFEPATH PYTHONHOME;
+IFS= read -r PERFTEST_ROOT && IFS= read -r PERFTEST_SESSION &&
+    IFS= read -r PERFTEST_PYTHON && IFS= read -r PERFTEST_SIZE ||
+    { echo "perftest: the launcher went away" >&2; exit 80; };
+export PERFTEST_ROOT PERFTEST_SESSION PERFTEST_PYTHON PERFTEST_SIZE;
+exec sh -c
+"""
+
+# A shell of its own, so that the session stands in its environment, where `runtest clean` finds it.
+# It stays behind the agent, so that its directory goes even if the agent is killed. No program
+# gets a path as an argument, not even for a moment: directories are entered, and the interpreter is
+# found on PATH by its file's name, which is also all that shows of it later.
+_WORK = r"""
 fail() { printf "perftest: %s\n" "$2" >&2; exit "$1"; };
-IFS= read -r root && IFS= read -r session && IFS= read -r python && IFS= read -r size ||
-    fail 80 "the launcher went away";
+root=$PERFTEST_ROOT; session=$PERFTEST_SESSION; python=$PERFTEST_PYTHON; size=$PERFTEST_SIZE;
+command -v -- "$python" >/dev/null 2>&1 || fail 85 "there is no interpreter $python";
+run_python() {
+    case $python in
+        *:*) ;;
+        /*/*) [ ! -x "$python" ] || { PATH=${python%/*}:$PATH; python=${python##*/}; } ;;
+    esac;
+    unset PERFTEST_PYTHON PERFTEST_SIZE;
+    exec "$python" "$@";
+};
 [ -n "$root" ] || root=${TMPDIR:-/tmp};
 case $root in /*) ;; *) root=$HOME/$root ;; esac;
+PERFTEST_ROOT=${root%/};
 me=$(id -u);
 trusted() {
-    set -- $(ls "-ldn$2" -- "$1" 2>/dev/null);
+    set -- $(cd -P -- "$1" 2>/dev/null && ls -ldn .);
     [ "$3" = "$me" ] || [ "$3" = 0 ] || return 1;
     case $1 in
-        l*|?????????[tT]*) ;;
+        ?????????[tT]*) ;;
         ????????w*) return 1 ;;
         ?????w*) [ "$4" = 0 ] || { [ "$3" = "$me" ] && [ "$4" = "$(id -g)" ]; } || return 1 ;;
     esac;
 };
-mkdir -p -- "$root" 2>/dev/null || [ -d "$root" ] || fail 81 "cannot make the directory $root";
-trusted "${root%/}/" && { [ -z "${root%/}" ] || trusted "${root%/}"; } ||
+is_a_strange_link() {
+    [ -L "$PERFTEST_ROOT" ] || return 1;
+    set -- "$(run_python -c "import os; print(os.lstat(os.environ[\"PERFTEST_ROOT\"]).st_uid)")";
+    [ "$1" != "$me" ] && [ "$1" != 0 ];
+};
+[ -d "$root" ] ||
+    (run_python -c "import os; os.makedirs(os.environ[\"PERFTEST_ROOT\"])") 2>/dev/null ||
+    mkdir -p -- "$root" 2>/dev/null ||
+    [ -d "$root" ] || fail 81 "cannot make the directory $root";
+cd -P -- "$root/" || fail 81 "cannot enter the directory $root";
+trusted . && ! is_a_strange_link ||
     fail 82 "$root belongs to somebody else, or others may write there";
-up=$(cd -P -- "$root/" && pwd -P) || fail 81 "cannot enter the directory $root";
+up=$(pwd -P);
 while [ -n "$up" ]; do
     trusted "$up/" ||
         fail 82 "$up, above $root, belongs to somebody else, or others may write there";
     up=${up%/*};
 done;
-own=${root%/}/perftest-$me;
+own=perftest-$me;
+where=${root%/}/$own;
 mkdir -- "$own" 2>/dev/null;
-[ -d "$own" ] || fail 81 "cannot make the directory $own";
+[ -d "$own" ] || fail 81 "cannot make the directory $where";
 [ ! -L "$own" ] && [ -O "$own" ] && chmod 700 -- "$own" ||
-    fail 82 "$own was made by somebody else";
-work=$own/$session;
-mkdir -- "$work" || fail 83 "cannot write in $own";
-give_up() { rm -rf -- "$work"; fail "$@"; };
-: >"$work/.perftest-session" || give_up 83 "cannot write in $own";
-(cd -- "$work" && head -c "$size" | tar -xzf -) || give_up 84 "cannot unpack the program in $own";
-command -v -- "$python" >/dev/null 2>&1 || give_up 85 "there is no interpreter $python";
-(cd -- "$work" && exec "$python" -m perftest.agent);
+    fail 82 "$where was made by somebody else";
+cd -P -- "./$own" && mkdir -- "$session" || fail 83 "cannot write in $where";
+cd -P -- "./$session" || fail 83 "cannot write in $where";
+leave() { cd -P .. && rm -rf -- "$session"; };
+: >.perftest-session || { leave; fail 83 "cannot write in $where"; };
+head -c "$size" | tar -xzf - || { leave; fail 84 "cannot unpack the program in $where"; };
+(unset PERFTEST_ROOT; run_python -m perftest.agent);
 status=$?;
-rm -rf -- "$work";
+leave;
 exit $status
 """
 
@@ -121,7 +152,11 @@ def source_folder(package: str) -> Path:
 
 def script() -> str:
     """The script that a transport starts on a node, as one line."""
-    return " ".join(line.strip() for line in _SCRIPT.strip().splitlines())
+    return f"{_one_line(_READ)} {shlex.quote(_one_line(_WORK))}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(line.strip() for line in text.strip().splitlines())
 
 
 def preamble(remote_dir: str, session: str, python: str, payload: Payload) -> bytes:

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from perftest import protocol
+from perftest import interpreter, protocol
+from perftest.processes import RUN_VARIABLE
 from perftest.protocol import Assignment, Job, Place
 from perftest.streams import Lines
 
@@ -31,7 +32,6 @@ _LOG_PIECE_BYTES = 64 << 10
 # gRPC sends its traffic through these proxies, and Keras and TensorFlow read the others as theirs.
 _NOT_INHERITED = ("grpc_proxy", "http_proxy", "https_proxy", "TF_CONFIG", "KERAS_HOME")
 
-RUN_VARIABLE = "PERFTEST_RUN"
 MESSAGES_VARIABLE = "PERFTEST_MESSAGES"
 
 
@@ -52,7 +52,8 @@ class TaskProcess:
         log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "perftest.task"],
+                interpreter.command("perftest.task"),
+                executable=sys.executable,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -189,7 +190,7 @@ def _environment(run_id: str, place: Place, messages: int) -> dict[str, str]:
     )
     environment[RUN_VARIABLE] = run_id
     environment[MESSAGES_VARIABLE] = str(messages)
-    return environment
+    return interpreter.with_path(environment)
 
 
 def dies_with(parent: int) -> Callable[[], None]:

@@ -234,7 +234,7 @@ def test_kill_9_of_the_launcher_leaves_nothing_here_either(tmp_path: Path) -> No
     with Running(*ENDLESS, "-r", remote, cwd=tmp_path) as running:
         running.wait_for("measuring")
         left = tasks_here(remote)
-        assert len(left) == 6, "two agents, two parameter servers, two workers"
+        assert len(left) == 8, "two agents and their shells, two parameter servers, two workers"
         running.process.kill()
         assert wait_until_gone(left, 2.0) == []
 
