@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from perftest import protocol
+from perftest import interpreter, protocol
 from perftest.protocol import CountParameters, ErrandFailed, Inspect, MessageError
 from perftest.streams import Lines
 from perftest.supervisor import dies_with
@@ -37,7 +37,9 @@ class Errand:
         self.deadline = now + seconds
         self.seconds = seconds
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            interpreter.command(module),
+            executable=sys.executable,
+            env=interpreter.with_path(os.environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
