@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,7 +20,7 @@ from rich.table import Table
 from launcher.nodes import Node
 from launcher.tasks import RunPlan
 from launcher.text import printable
-from perftest.protocol import WORKER, Hello, StepTimes
+from perftest.protocol import WORKER, Hello, Staged, StepTimes
 
 # A live view of more workers than this would not fit a terminal: it counts them by phase instead.
 _MOST_ROWS = 16
@@ -137,6 +138,15 @@ class Display:
                 return
             self._last_line = time.monotonic()
             self.note(self._progress_text())
+
+    def training(self, worker: int, message: Any) -> None:
+        """A worker has news of its training."""
+        if isinstance(message, Staged):
+            gib = message.bytes / 2**30
+            self.note(
+                f"worker {worker}: copied {message.files} files, {gib:.2f} GiB, in "
+                f"{message.seconds:.1f} s"
+            )
 
     def interrupted(self) -> None:
         """The person wants this to end: say that it does, once."""

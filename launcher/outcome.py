@@ -6,12 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from launcher.errors import ResultsError
 from launcher.results.steps import StepRecord
 from launcher.tasks import RunPlan
-from perftest.protocol import Finished, Log, StepTimes
+from perftest.protocol import Finished, Log, Staged, StepTimes
 
 # What a node may send, whatever it says: an agent of ours sends less.
 _MOST_LOG_BYTES = 24 << 20
@@ -28,6 +28,9 @@ class RunObserver(Protocol):
 
     def steps(self, worker: int, first_step: int, times: StepTimes) -> None:
         """A worker has made some steps."""
+
+    def training(self, worker: int, message: Any) -> None:
+        """A worker has news of its training: one of the messages of perftest.protocol.training."""
 
     def interrupted(self) -> None:
         """A person (or the system) wants this to end now."""
@@ -58,6 +61,7 @@ class Outcome:
     phases: list[StartupPhase] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     first_step_seconds: float | None = None
+    staged: dict[int, Staged] = field(default_factory=dict)
 
 
 class Logs:

@@ -6,6 +6,7 @@ import queue
 import time
 from collections import defaultdict
 from contextlib import suppress
+from typing import Any
 
 from launcher.errors import NodeError, ProtocolError
 from launcher.failures import (
@@ -23,6 +24,8 @@ from launcher.session import Session
 from launcher.stall import StallWatch, what_is_wrong
 from launcher.tasks import RunPlan
 from launcher.text import cleaned, printable
+from launcher.training.sense import TRAINING_MESSAGES
+from launcher.training.sense import what_is_wrong as senseless
 from perftest.protocol import (
     WORKER,
     AgentFailed,
@@ -35,8 +38,10 @@ from perftest.protocol import (
     Log,
     Paused,
     Phase,
+    Progress,
     Ready,
     RunEnded,
+    Staged,
     Start,
     StepTimes,
 )
@@ -237,15 +242,18 @@ class _Run:
             self._take_ready(what.index)
         elif isinstance(message, StepTimes):
             self._keep_steps(node, what.index, message)
+        elif isinstance(message, TRAINING_MESSAGES):
+            self._take_training(node, what.index, cleaned(message))
         elif isinstance(message, Finished):
             self._keep_finished(node, what.index, message)
 
     def _keep_phase(self, role: str, index: int, phase: Phase) -> None:
         self._phases[role, index] += 1
-        if self._phases[role, index] > _MOST_PHASES:
-            return
         name = printable(phase.name, 60)
-        self._outcome.phases.append(StartupPhase(role, index, name, phase.elapsed_seconds))
+        if self._phases[role, index] <= _MOST_PHASES:
+            self._outcome.phases.append(StartupPhase(role, index, name, phase.elapsed_seconds))
+        elif self._plan.job.training is None:
+            return  # a training goes from one to another and back in every epoch
         if role == WORKER:
             self._watch.phase(index, name)
         self._observer.phase(role, index, name)
@@ -259,7 +267,7 @@ class _Run:
     def _keep_finished(self, node: int, worker: int, message: Finished) -> None:
         made = self._counts[worker]
         asked = self._plan.job.warmup_steps + self._plan.job.measured_steps
-        if made != asked:
+        if made != asked and self._plan.job.training is None:
             error = f"worker {worker} has finished after {made} steps of {asked}"
             self._fail(COMPLAINT, ProtocolError(self._label(node), error))
         self._outcome.finished[worker] = cleaned(message)
@@ -275,6 +283,18 @@ class _Run:
         self._counts[worker] += len(times.seconds)
         self._watch.steps(worker, self._counts[worker], max(times.seconds))
         self._observer.steps(worker, times.first_step, times)
+
+    def _take_training(self, node: int, worker: int, message: Any) -> None:
+        if problem := senseless(message, self._plan.job, worker):
+            error = f"worker {worker} sent {type(message).__name__} {problem}"
+            self._fail(COMPLAINT, ProtocolError(self._label(node), error))
+            return
+        if isinstance(message, Progress):
+            self._counts[worker] += 1
+            self._watch.steps(worker, self._counts[worker], message.seconds)
+        if isinstance(message, Staged):
+            self._outcome.staged[worker] = message
+        self._observer.training(worker, message)
 
     def _handle_exit(self, node: int, what: Exited) -> None:
         if not self._failures.has_word_of(f"{what.role} {what.index}"):

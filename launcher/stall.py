@@ -12,7 +12,10 @@ from perftest.protocol import Job, StepTimes
 # Where a worker computes or reads before its first step, it may take this much longer than the
 # limit for a stall; and a step may take this much longer than the slowest before it.
 _LONG_FACTOR = 5
-_LONG_PHASES = {"starting", "importing TensorFlow", "building the model", "first step"}
+_LONG_PHASES = {
+    *("starting", "importing TensorFlow", "building the model", "first step"),
+    *("reading the data", "copying the data", "restoring", "validating", "testing", "saving"),
+}
 
 
 @dataclass
@@ -54,8 +57,8 @@ class StallWatch:
             if task.place.index not in excused
             and now - self._workers[task.place.index].moved > self._limit(task.place.index)
         ]
-        if not stuck:
-            return None
+        if not stuck or (self._plan.job.training and len(stuck) < self._at_work(excused)):
+            return None  # one that trains may wait for another, as for its validation
         task = min(stuck, key=lambda task: self._workers[task.place.index].steps)
         state = self._workers[task.place.index]
         return task, (
@@ -63,12 +66,15 @@ class StallWatch:
             f"({state.phase}, {state.steps} steps done)"
         )
 
+    def _at_work(self, excused: Set[int]) -> int:
+        return len(self._workers.keys() - excused)
+
     def _limit(self, worker: int) -> float:
         """How long a worker may take, in seconds: longer where it computes than where it waits."""
         seconds = self._plan.stall_seconds
         state = self._workers[worker]
         # With a warm-up of one step or none, the first step comes under another name.
-        first_step = state.steps == 0 and state.phase in ("warming up", "measuring")
+        first_step = state.steps == 0 and state.phase in ("warming up", "measuring", "training")
         if first_step or state.phase in _LONG_PHASES:
             return _LONG_FACTOR * seconds
         return max(seconds, _LONG_FACTOR * self._slowest_step)

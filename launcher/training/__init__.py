@@ -1,0 +1,1 @@
+"""Real training, as the operator sees it: configuration, course, what is shown and kept."""
