@@ -16,6 +16,7 @@ from rich.markup import escape
 import launcher
 from launcher import cli_options as options
 from launcher import report
+from launcher.cli_check import check
 from launcher.cli_results import compare, plot, table
 from launcher.cli_shared import check_logs, check_model, draw, find_nodes, opened
 from launcher.cli_sweep import scale, scale_all
@@ -119,7 +120,7 @@ def run(
         report.print_measurement(out, measurement, plot)
 
 
-for command in (scale, scale_all, plot, table, compare):
+for command in (scale, scale_all, check, plot, table, compare):
     main_group.add_command(command)
 
 

@@ -77,6 +77,16 @@ def opened(
     where: Where, nodes: Sequence[Node], transport: Transport, asked: Options, err: Console
 ) -> Iterator[tuple[Session, Display]]:
     """Greeted nodes and the display that shows what they do; closed at the end."""
+    with prepared(where, nodes, transport, err) as (session, display):
+        session.open(lambda node: greeting(asked, node, session.id), display)
+        yield session, display
+
+
+@contextmanager
+def prepared(
+    where: Where, nodes: Sequence[Node], transport: Transport, err: Console
+) -> Iterator[tuple[Session, Display]]:
+    """A session that is not open yet, and the display that shows what its nodes do."""
     default_python = sys.executable if where.nodes_file is None else "python3"
     node_options = NodeOptions(where.remote_dir, where.python or default_python)
     session_id = new_run_id(datetime.now(timezone.utc))
@@ -86,7 +96,6 @@ def opened(
     ):
         try:
             display.opening()
-            session.open(lambda node: greeting(asked, node, session_id), display)
             yield session, display
         except KeyboardInterrupt:
             display.interrupted()

@@ -1,0 +1,66 @@
+"""What a check amounts to: findings, the network's ceiling, and the worst mark. Opens nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from launcher.ceiling import Ceiling, ceiling, shares
+from launcher.checked import FAILURE, Checked, Finding, worst
+from launcher.findings import find
+from launcher.findings_network import PORTS_NOTE
+from launcher.placement import workers_of_nodes
+from launcher.tasks import PARAMETER_SERVER_STRATEGY
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is told of a check. notes: what is true whatever was found."""
+
+    checked: Checked
+    findings: tuple[Finding, ...]
+    ceiling: Ceiling | None
+    notes: tuple[str, ...]
+
+    @property
+    def mark(self) -> str:
+        """The worst mark of all findings."""
+        return worst(self.findings)
+
+    @property
+    def would_fail(self) -> bool:
+        """Whether a run would fail."""
+        return self.mark == FAILURE
+
+
+def judge(checked: Checked) -> Verdict:
+    """Everything that follows from the facts."""
+    with_ports = checked.asked.strategy == PARAMETER_SERVER_STRATEGY
+    return Verdict(
+        checked=checked,
+        findings=tuple(find(checked)),
+        ceiling=network_ceiling(checked),
+        notes=(PORTS_NOTE,) if with_ports else (),
+    )
+
+
+def network_ceiling(checked: Checked) -> Ceiling | None:
+    """The ceiling of the network that was named.
+
+    None where nothing is known of its parameters, and where no update waits for all links: an
+    asynchronous worker behind a slow link makes fewer steps and holds nobody up.
+    """
+    asked = checked.asked
+    sizes = checked.count.sizes if checked.count is not None else ()
+    if not sizes or asked.strategy != PARAMETER_SERVER_STRATEGY or not asked.synchronous:
+        return None
+    nodes = len(checked.nodes)
+    servers = asked.parameter_servers or nodes
+    parts = shares(
+        sizes, [index % nodes for index in range(servers)], workers_of_nodes(asked, nodes)
+    )
+    speeds = {
+        (link.source, link.target): link.bytes_per_second
+        for link in checked.links
+        if link.bytes_per_second
+    }
+    return ceiling(parts, servers, asked.batch_size, asked.backup_workers, speeds)

@@ -1,0 +1,94 @@
+"""The ceiling that the network sets: worked out by hand for small cases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from check_examples import checked, state
+
+from launcher.ceiling import Share, ceiling, shares
+from launcher.check_verdict import network_ceiling
+from launcher.checked import Link
+from launcher.tasks import Options
+from perftest.protocol import ParameterCount
+
+BYTES = 100_000_000
+FAST = {(0, 1): 1e9, (1, 0): 1e9}
+
+
+def test_variables_are_dealt_out_as_the_strategy_deals_them() -> None:
+    """The largest first, each to the emptiest: 60 | 40, then 30 to the second, 20 to the first."""
+    assert shares((30, 60, 20, 40), (0, 1), (1, 1)) == [Share(1, 80), Share(1, 70)]
+
+
+def test_several_servers_on_a_node_are_added_up() -> None:
+    assert shares((10, 10, 10), (0, 1, 0), (2, 2)) == [Share(2, 20), Share(2, 10)]
+
+
+def test_two_nodes_with_a_server_each_send_all_parameters_once_each_way() -> None:
+    """Node 0 sends its half to worker 1 and worker 0's gradients of the other half: 100 MB."""
+    half = Share(1, BYTES // 2)
+    found = ceiling((half, half), 2, 32, 0, FAST)
+    assert [link.bytes_each_way for link in found.links] == [BYTES, BYTES]
+    assert found.seconds_per_step == pytest.approx(0.1)
+    assert found.images_per_second == pytest.approx(2 * 32 / 0.1)
+
+
+def test_with_one_server_nobody_pushes_before_it_has_pulled() -> None:
+    """100 MB to the only worker elsewhere, then 100 MB back: 0.2 s, though each way has but 0.1."""
+    found = ceiling((Share(1, BYTES), Share(1, 0)), 1, 32, 0, FAST)
+    assert found.seconds_per_step == pytest.approx(0.2)
+
+
+def test_more_workers_on_a_node_pull_for_themselves() -> None:
+    half = Share(4, BYTES // 2)
+    found = ceiling((half, half), 2, 32, 0, FAST)
+    assert [link.bytes_each_way for link in found.links] == [4 * BYTES, 4 * BYTES]
+
+
+def test_the_slowest_link_sets_the_pace() -> None:
+    half = Share(1, BYTES // 2)
+    slow = {(0, 1): 1e9, (1, 0): 1e7}
+    found = ceiling((half, half), 2, 32, 0, slow)
+    assert found.seconds_per_step == pytest.approx(10.0)
+
+
+def test_a_link_that_was_not_measured_is_left_out() -> None:
+    third = Share(1, BYTES // 4)
+    speeds = {(0, 1): 1e9, (1, 0): 1e9}
+    found = ceiling((third, third, Share(1, BYTES // 2)), 3, 32, 0, speeds)
+    assert found.links[2].seconds is None
+    assert found.seconds_per_step == pytest.approx(found.links[0].seconds)
+    none = ceiling((third, third), 2, 32, 0, {})
+    assert (none.seconds_per_step, none.images_per_second) == (None, None)
+
+
+def test_one_node_has_no_network_and_no_ceiling() -> None:
+    found = ceiling((Share(2, BYTES),), 1, 32, 0, {})
+    assert found.links[0].bytes_each_way == 0
+    assert found.images_per_second is None
+
+
+def test_backup_workers_may_be_those_behind_a_link_and_add_no_images() -> None:
+    facts = checked(
+        *(state(i, 4) for i in range(4)),
+        count=ParameterCount("resnet50", (BYTES,), ""),
+        asked=Options("resnet50", backup_workers=1),
+    )
+    facts = replace(
+        facts, links=tuple(Link(i, (i + 1) % 4, 2222, True, 0.001, 1e9) for i in range(4))
+    )
+    found = network_ceiling(facts)
+    assert found is not None
+    assert found.seconds_per_step == pytest.approx(0.2 + 0.1)  # pulls of 2 of 3 out, one push back
+    assert found.images_per_second == pytest.approx(3 * 32 / 0.3)
+
+
+def test_without_parameters_servers_or_waiting_there_is_none() -> None:
+    facts = checked(state(0), state(1))
+    assert network_ceiling(facts) is None
+    counted = replace(facts, count=ParameterCount("resnet50", (BYTES,), ""))
+    assert network_ceiling(counted) is not None
+    for asked in (Options("resnet50", strategy="single"), Options("resnet50", synchronous=False)):
+        assert network_ceiling(replace(counted, asked=asked)) is None
