@@ -204,15 +204,16 @@ def _turns(nodes: Sequence[int]) -> list[list[tuple[int, int]]]:
 
 
 def _link(result: PairResult) -> Link:
+    reached = result.outcome == REACHED
     why = f"{result.outcome} ({result.detail})" if result.detail else result.outcome
     return Link(
         source=result.source,
         target=result.target.node,
         port=result.target.port,
-        reachable=result.outcome == REACHED,
+        reachable=reached,
         latency_seconds=result.latency_seconds,
         bytes_per_second=result.bytes_per_second,
-        detail="" if result.outcome == REACHED else why,
+        detail=result.detail if reached else why,
     )
 
 

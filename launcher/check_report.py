@@ -62,14 +62,15 @@ def _facts(state: NodeState, checked: Checked) -> Iterator[str]:
     yield from _gpu_lines(hello)
     memory = f"{hello.memory_bytes / _GIB:.1f} GiB of memory"
     if seen:
-        memory += f" ({seen.memory_available_bytes / _GIB:.1f} free), load {seen.load:.1f}"
-    yield f"{memory}, {hello.disk_free_bytes / _GIB:.1f} GiB of disk free in {hello.directory}"
+        memory += f", {seen.memory_available_bytes / _GIB:.1f} free; load {seen.load:.1f}"
+    yield memory
+    yield f"{hello.disk_free_bytes / _GIB:.1f} GiB of disk free in {hello.directory}"
     versions = hello.versions
     yield (
         f"Python {versions.python}, TensorFlow {versions.tensorflow or 'none'}, "
         f"Keras {versions.keras or 'none'}, h5py {versions.h5py or 'none'}"
     )
-    yield ", ".join(_network(state, hello, checked))
+    yield from _network(state, hello, checked)
 
 
 def _gpu_lines(hello: Hello) -> Iterator[str]:
@@ -84,15 +85,15 @@ def _gpu_lines(hello: Hello) -> Iterator[str]:
 
 def _network(state: NodeState, hello: Hello, checked: Checked) -> Iterator[str]:
     interface = data_interface(state, checked)
+    ports = f"free ports {' '.join(map(str, hello.free_ports[:8])) or 'none'}"
     if interface is not None:
         speed = f"{interface.speed_mbit} Mbit/s" if interface.speed_mbit else "speed unknown"
-        yield f"{interface.name} ({speed}) has {state.node.hostname}"
+        yield f"{state.node.hostname} on {interface.name} ({speed}), {ports}"
     else:
-        yield f"data address {state.node.hostname}"
-    yield f"free ports {' '.join(map(str, hello.free_ports[:8])) or 'none'}"
+        yield f"{state.node.hostname}, {ports}"
     if state.clock is not None:
         off, doubt = state.clock.seconds, state.clock.uncertainty_seconds
-        yield f"clock {off * 1e3:+.1f} ± {doubt * 1e3:.1f} ms"
+        yield f"clock {off * 1e3:+.1f} ± {doubt * 1e3:.1f} ms against this machine's"
 
 
 def _links_table(checked: Checked) -> Table:
@@ -136,13 +137,19 @@ def ceiling_lines(verdict: Verdict) -> Iterator[str]:
     else:
         known = [link for link in top.links if link.seconds is not None]
         worst = max(known, key=lambda link: link.seconds or 0.0)
+        alias = checked.nodes[worst.node].node.alias
         yield (
             f"network: {worst.bytes_each_way / 1e6:.1f} MB a step each way through the link of "
-            f"{checked.nodes[worst.node].node.alias}: at least {top.seconds_per_step * 1e3:.3g} ms "
-            f"a step, at most {top.images_per_second:.3g} images/sec"
+            f"{alias}: at least {figure(top.seconds_per_step * 1e3)} ms a step, at most "
+            f"{figure(top.images_per_second)} images/sec"
         )
         if len(known) < len(top.links):
             yield f"only {len(known)} of {len(top.links)} nodes' links were measured"
+
+
+def figure(number: float) -> str:
+    """Three digits that count, without an exponent."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _findings_table(verdict: Verdict) -> Table:

@@ -59,7 +59,7 @@ class Link:
     """The way from one node to a port of another; nodes by their indices.
 
     latency_seconds: a round trip.  bytes_per_second: of our own transfer, where one was made.
-    detail: why it cannot be used, where it cannot.
+    detail: why it cannot be used, where it cannot, or what else is wrong with it.
     """
 
     source: int

@@ -114,15 +114,17 @@ def data_interface(state: NodeState, checked: Checked) -> NetworkInterface | Non
 
 def link_findings(checked: Checked) -> Iterator[Finding]:
     """Pairs that do not reach each other, and interfaces and links that are slow."""
+    broken: dict[tuple[int, int, str], list[str]] = defaultdict(list)
     for link in checked.links:
-        source, target = (checked.nodes[i].node for i in (link.source, link.target))
         if not link.reachable:
-            place = f"{target.hostname} port {link.port}"
-            text = f"does not reach {target.alias} at {place}: {link.detail}"
-            mend = f"open TCP port {link.port} and those after it between the nodes"
-            yield Finding((source.alias,), FAILURE, "link", text, mend)
-        elif finding := _slow_link(checked, link):
+            broken[link.source, link.target, link.detail].append(str(link.port))
+        elif finding := _bad_transfer(checked, link) or _slow_link(checked, link):
             yield finding
+    for (source, target, why), ports in broken.items():
+        to, where = checked.nodes[target].node, f"port {', '.join(ports)}"
+        text = f"does not reach {to.alias} at {to.hostname} {where}: {why}"
+        mend = f"open TCP {where} and those after them between the nodes"
+        yield Finding((checked.nodes[source].node.alias,), FAILURE, "link", text, mend)
     for state in checked.nodes:
         interface = data_interface(state, checked)
         if interface and interface.speed_mbit and interface.speed_mbit <= _SLOW_MBIT:
@@ -130,6 +132,16 @@ def link_findings(checked: Checked) -> Iterator[Finding]:
             text = f"{interface.name}, which has its data address, does {speed}"
             mend = "another address in the first column, or look at the cable"
             yield Finding((state.node.alias,), WARNING, "slow_interface", text, mend)
+
+
+def _bad_transfer(checked: Checked, link: Link) -> Finding | None:
+    """A link that lets small messages through and no large ones."""
+    if not link.detail:
+        return None
+    source, target = (checked.nodes[i].node for i in (link.source, link.target))
+    text = f"reaches {target.alias} at {target.hostname}, but: {link.detail}"
+    mend = "look at the MTU of the interfaces and of the switch between them"
+    return Finding((source.alias,), WARNING, "transfer", text, mend)
 
 
 def _slow_link(checked: Checked, link: Link) -> Finding | None:

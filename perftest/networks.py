@@ -29,7 +29,7 @@ def find_interfaces() -> tuple[NetworkInterface, ...]:
         NetworkInterface(
             name=name,
             addresses=tuple(addresses[name]),
-            speed_mbit=_positive(_CLASS / name / "speed"),
+            speed_mbit=_speed(_CLASS / name),
             mtu=_positive(_CLASS / name / "mtu") or 0,
             virtual="/virtual/" in str((_CLASS / name).resolve()),
         )
@@ -87,6 +87,13 @@ def _addresses() -> dict[str, list[str]]:
         if not address.is_link_local:
             found.setdefault(words[-1], []).append(str(address))
     return found
+
+
+def _speed(folder: Path) -> int | None:
+    """Of hardware, and of what stands on top of some (a bond, a VLAN); a veth invents a number."""
+    if not (folder / "device").exists() and not any(folder.glob("lower_*")):
+        return None
+    return _positive(folder / "speed")
 
 
 def _positive(path: Path) -> int | None:

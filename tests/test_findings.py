@@ -299,6 +299,13 @@ def test_a_link_far_below_its_interfaces_is_a_warning() -> None:
     assert finding.nodes == ("n0",)
 
 
+def test_a_link_that_lets_small_messages_through_and_no_large_ones_is_a_warning() -> None:
+    links = (Link(0, 1, 2222, True, 0.001, None, "a transfer of many bytes did not get through"),)
+    finding = told(checked(state(0), state(1), links=links), "transfer")
+    assert (finding.mark, finding.nodes) == (WARNING, ("n0",))
+    assert "MTU" in finding.mend
+
+
 def test_an_interface_of_the_last_century_is_a_warning() -> None:
     slow = (NetworkInterface("eth0", ("10.0.0.1",), 100, 1500, False),)
     finding = told(first_has(interfaces=slow), "slow_interface")
