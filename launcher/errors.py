@@ -16,6 +16,8 @@ RunTestError                   exit status 1
 │   ├── RemoteDirectoryError   missing, not writable, full, noexec, or somebody else's
 │   ├── PythonMissing          no such interpreter, or too old
 │   ├── TensorFlowMissing      the interpreter has no TensorFlow
+│   ├── PairUnreachable        other nodes do not reach it where TensorFlow will have to
+│   ├── PortTaken              a port of the plan belongs to another program by now
 │   ├── ProtocolError          the node sent something that is no message
 │   └── ConnectionLost         the connection ended before the run did
 └── TaskFailed                 a parameter server or worker failed: host, role, index, why
@@ -101,6 +103,14 @@ class PythonMissing(NodeError):
 
 class TensorFlowMissing(NodeError):
     """The interpreter on the node has no TensorFlow."""
+
+
+class PairUnreachable(NodeError):
+    """A node does not reach another one at an address where TensorFlow will have to."""
+
+
+class PortTaken(NodeError):
+    """A port that was free when the node was greeted belongs to another program by now."""
 
 
 class ProtocolError(NodeError):

@@ -15,6 +15,7 @@ from launcher import provenance
 from launcher.errors import NodeError, ResultsError, RunTestError
 from launcher.outcome import Outcome, RunObserver
 from launcher.payload import make_payload
+from launcher.reachability import check_reachability
 from launcher.results.log import RunRow, append_row, log_path
 from launcher.results.run_folder import RunFolder
 from launcher.results.steps import frame
@@ -55,7 +56,8 @@ def measure(
 ) -> Measurement:
     """Make one run and write its raw steps, its logs, run.json, and its row of the CSV log.
 
-    Raises NodeError when the run fails and RunTestError when it was too short to say anything (the
+    Raises NodeError (or NodesFailed, where nodes do not reach each other) when the run fails and
+    RunTestError when it was too short to say anything (the
     folder then holds what there is, and no row is written), ResultsError when something cannot be
     written.
     """
@@ -66,6 +68,7 @@ def measure(
     folder.write_run_json({**facts, "status": "running"})
     outcome = Outcome()
     try:
+        outcome.reachability_seconds = check_reachability(session, plan)
         execute(session, plan, run_id, observer, folder.write_log, outcome)
         summary, warnings = _figures(plan, outcome, folder)
     except BaseException as error:
@@ -200,6 +203,7 @@ def _results(outcome: Outcome) -> dict[str, object]:
             str(worker): asdict(message) for worker, message in sorted(outcome.finished.items())
         },
         "startup": [asdict(phase) for phase in outcome.phases],
+        "seconds_reachability": _rounded(outcome.reachability_seconds),
         "seconds_to_first_step": _rounded(outcome.first_step_seconds),
         "steps_by_phase": Counter(record.phase for record in outcome.records),
         "problems": outcome.problems,

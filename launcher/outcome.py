@@ -60,6 +60,7 @@ class Outcome:
     finished: dict[int, Finished] = field(default_factory=dict)
     phases: list[StartupPhase] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    reachability_seconds: float | None = None
     first_step_seconds: float | None = None
     staged: dict[int, Staged] = field(default_factory=dict)
 

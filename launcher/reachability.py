@@ -11,9 +11,13 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
+from launcher.errors import NodesFailed
+from launcher.pairs import NO_ANSWER, NOT_LISTENING, PORT_TAKEN, failures, needed_pairs
+from launcher.pairs import PairResult as PairResult
+from launcher.pairs import Target as Target
 from launcher.session import Session
+from launcher.tasks import RunPlan
 from launcher.text import printable
 from perftest.protocol import (
     MOST_TRANSFER_SECONDS,
@@ -26,41 +30,11 @@ from perftest.protocol import (
     ProbeTarget,
 )
 
-# What the nodes themselves cannot say of an address.
-PORT_TAKEN = "port taken"
-NO_ANSWER = "no answer from the node"
-
 DEFAULT_SECONDS = 5.0
 _LISTENING_SECONDS = 3.0
 # An agent may try many addresses in two waves; and the network in between takes its time.
 _WAVES = 2
 _SLACK_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Target:
-    """An address, and the node (its index in the session) that is to listen there."""
-
-    node: int
-    host: str
-    port: int
-
-
-@dataclass(frozen=True)
-class PairResult:
-    """What came of one node's try of one address.
-
-    outcome: one of protocol.OUTCOMES, PORT_TAKEN (the target's own agent cannot listen there) or
-    NO_ANSWER (an agent of the two does not answer).  latency_seconds: of a round trip.
-    bytes_per_second: where a transfer was asked for.  Both are None where they are not known.
-    """
-
-    source: int
-    target: Target
-    outcome: str
-    latency_seconds: float | None
-    bytes_per_second: float | None
-    detail: str
 
 
 def probe(
@@ -87,6 +61,29 @@ def probe(
     finally:
         check.end()
     return check.results()
+
+
+def check_reachability(session: Session, plan: RunPlan, seconds: float = DEFAULT_SECONDS) -> float:
+    """See that all that TensorFlow will connect to in a run can be; returns the seconds it took.
+
+    What has been reached before in this session is not tried again; each address has `seconds` to
+    answer. Raises a NodeError, or
+    NodesFailed with all of them: PairUnreachable, PortTaken, or what a node was lost by.
+    """
+    began = time.monotonic()
+    targets = {
+        node: [target for target in some if (node, target) not in session.reached]
+        for node, some in needed_pairs(plan).items()
+    }
+    results = probe(session, targets, seconds)
+    for node in range(len(plan.nodes)):
+        if lost := session.why_closed(node):
+            raise lost
+    found = failures(results, session.nodes, seconds)
+    if found:
+        raise found[0] if len(found) == 1 else NodesFailed(found)
+    session.reached.update((result.source, result.target) for result in results)
+    return time.monotonic() - began
 
 
 def _time_of_probe(
@@ -156,12 +153,14 @@ class _Check:
         taken = self._taken.get((target.node, target.port))
         if taken is not None:
             return PairResult(node, target, PORT_TAKEN, None, None, taken)
-        silent = node if target.node in self._listening else target.node
-        return PairResult(node, target, NO_ANSWER, None, None, self._why_silent(silent))
+        silent, outcome = (
+            (node, NO_ANSWER) if target.node in self._listening else (target.node, NOT_LISTENING)
+        )
+        return PairResult(node, target, outcome, None, None, self._why_silent(silent))
 
     def _why_silent(self, node: int) -> str:
         lost = self._session.why_closed(node)
-        return str(lost) if lost else f"{self._session.nodes[node].label} does not answer"
+        return lost.reason if lost else "its agent does not answer"
 
     def _tried(self, node: int) -> tuple[Target, ...]:
         """The node's targets where somebody listens, each once."""

@@ -23,6 +23,7 @@ from launcher.errors import (
 )
 from launcher.inbox import Event, Inbox
 from launcher.nodes import Node
+from launcher.pairs import Target
 from launcher.parallel import for_each
 from launcher.text import cleaned, printable
 from launcher.transports.base import Transport
@@ -63,6 +64,8 @@ class Session:
         self.nodes = tuple(nodes)
         self.hellos: tuple[Hello, ...] = ()
         self.events = Inbox(len(nodes))
+        # Which node has reached what; what it has is not tried again before the next run.
+        self.reached: set[tuple[int, Target]] = set()
         self._transport = transport
         self._options = options
         self._channels = [AgentChannel(i, node, self.events) for i, node in enumerate(nodes)]

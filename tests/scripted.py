@@ -14,7 +14,17 @@ from launcher.errors import ConnectionLost
 from launcher.nodes import Node
 from launcher.transports.base import Connection, Transport
 from perftest import protocol
-from perftest.protocol import Greet, Hello, Versions
+from perftest.protocol import (
+    REACHED,
+    Greet,
+    Hello,
+    Listen,
+    Listening,
+    Probe,
+    Probed,
+    ProbeResult,
+    Versions,
+)
 
 HELLO = Hello(
     version=protocol.VERSION,
@@ -98,7 +108,10 @@ class Played(Connection):
         return written
 
     def hear(self, *kinds: type) -> object:
-        """The launcher's next message of these kinds; None at the end of input."""
+        """The launcher's next message of these kinds; None at the end of input.
+
+        Of what it is not asked about, a node answers only that it reaches all others.
+        """
         while True:
             line, newline, rest = self._buffer.partition(b"\n")
             if newline:
@@ -106,11 +119,19 @@ class Played(Connection):
                 message = protocol.decode(line)
                 if isinstance(message, kinds):
                     return message
+                self._reach(message)
                 continue
             data = self._to_node.get()
             if not data:
                 return None
             self._buffer += data
+
+    def _reach(self, message: object) -> None:
+        if isinstance(message, Listen):
+            self.say(Listening(message.probe, ()))
+        elif isinstance(message, Probe):
+            reached = ProbeResult(REACHED, 0.001, None, "")
+            self.say(Probed(message.probe, (reached,) * len(message.targets)))
 
     def take_preamble(self) -> None:
         """Pass over four lines and the program, whose size the fourth of them says."""

@@ -39,6 +39,7 @@ TALKS_TO_THE_WORLD = {
     *("subprocess", "sys", "tempfile", "termios", "threading", "time", "urllib", "webbrowser"),
 }
 PURE = (
+    "launcher/pairs.py",
     "launcher/plan.py",
     "launcher/results/estimate.py",
     "launcher/results/summary.py",

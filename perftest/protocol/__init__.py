@@ -49,6 +49,7 @@ from perftest.protocol.probes import MOST_TRANSFER_BYTES as MOST_TRANSFER_BYTES
 from perftest.protocol.probes import MOST_TRANSFER_SECONDS as MOST_TRANSFER_SECONDS
 from perftest.protocol.probes import NAME_UNKNOWN as NAME_UNKNOWN
 from perftest.protocol.probes import NO_ROUTE as NO_ROUTE
+from perftest.protocol.probes import OUTCOMES as OUTCOMES
 from perftest.protocol.probes import REACHED as REACHED
 from perftest.protocol.probes import REFUSED as REFUSED
 from perftest.protocol.probes import STRANGER as STRANGER
