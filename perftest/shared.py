@@ -116,3 +116,32 @@ def assign_to_servers(sizes: Sequence[int], servers: int) -> list[int]:
         chosen[i] = server
         held[server] += sizes[i]
     return chosen
+
+
+def shapes_of(shapes: list[Shape]) -> list[Any]:
+    """The variables of these shapes in the current graph."""
+    return [shape.variable() for shape in shapes]
+
+
+class Updates:
+    """What SyncReplicasOptimizer asks of the optimizer that it wraps, and no more."""
+
+    def __init__(self, job: Job, layout: Layout, parameters: list[Any]) -> None:
+        self._rule = optimizers.load(job.optimizer, job.learning_rate)
+        slots = [shapes_of(layout.slots[name]) for name in self._rule.slots]
+        self._slots = {
+            parameter.name: [each[i] for each in slots] for i, parameter in enumerate(parameters)
+        }
+        self._before = layout.updates_before.variable()
+
+    def apply_gradients(self, pairs: Any, global_step: Any, name: str | None = None) -> Any:
+        """The operation that updates all parameters, each on its server, and then the step."""
+        with v1.device(global_step.device):
+            updates = self._before.read_value() + global_step.read_value()
+        made = []
+        for gradient, parameter in pairs:
+            with v1.device(parameter.device):
+                slots = self._slots[parameter.name]
+                made.append(self._rule.apply(parameter, slots, gradient, updates))
+        with v1.device(global_step.device), v1.control_dependencies(made):
+            return global_step.assign_add(1).op

@@ -15,7 +15,7 @@ from perftest import optimizers, training
 from perftest.checkpoints import Values
 from perftest.inputs import Input
 from perftest.protocol import Job
-from perftest.shared import Layout, Shape
+from perftest.shared import Layout
 
 v1 = tf.compat.v1
 
@@ -32,7 +32,7 @@ class SmallGraph:
         parameters = self._make_parameters(model)
         slots = self._make_slots(job)
         self._norm = norm_of(parameters)
-        self._updates_before, self._released, self._left, global_step, self._ready = (
+        self._updates_before, self._released, self._left, self._global_step, self._ready = (
             shape.variable()
             for shape in (
                 layout.updates_before,
@@ -43,7 +43,7 @@ class SmallGraph:
             )
         )
         self._is_ready = v1.is_variable_initialized(self._ready)
-        counters = (self._updates_before, self._released, self._left, global_step)
+        counters = (self._updates_before, self._released, self._left, self._global_step)
         self._set_global = [
             *(v.initializer for v in (*parameters, *counters)),
             *(v.initializer for each in slots.values() for v in each),
@@ -109,6 +109,9 @@ class SmallGraph:
             for variable, is_seed in zip(self._variables.state, self._seeds, strict=True)
             if is_seed
         ]
+        learnt = self._variables
+        updates = self._updates_before.read_value() + self._global_step.read_value()
+        self._read = [learnt.parameters, learnt.slots, learnt.state, updates]
         self._set_updates = self._updates_before.assign(self._number).op
         self._release = self._released.assign(self._number).op
         self._leave = self._left.assign_add(self._number).op
@@ -129,11 +132,11 @@ class SmallGraph:
         """Set what is on the servers: worker 0 alone."""
         self._session.run(self._set_global)
 
-    def restore(self, values: Values, updates: int) -> None:
-        """Put the values of a checkpoint in place, made after so many updates: worker 0 alone."""
+    def restore(self, values: Values) -> None:
+        """Put the values of a checkpoint in place: worker 0 alone."""
         feeds = dict(zip(self._placeholders, self._flat(values), strict=True))
         self._session.run(self._restore, feeds)
-        self._session.run(self._set_updates, {self._number: updates})
+        self._session.run(self._set_updates, {self._number: values.updates})
 
     def advance_seeds(self, steps: int) -> None:
         """As if this worker had made so many steps already."""
@@ -151,12 +154,7 @@ class SmallGraph:
 
     def values(self) -> Values:
         """What a checkpoint holds, as it is now."""
-        found: Values = Values(
-            *self._session.run(
-                (self._variables.parameters, self._variables.slots, self._variables.state)
-            )
-        )
-        return found
+        return Values(*self._session.run(self._read))
 
     def norm(self) -> float:
         """L2 norm of all parameters together."""
@@ -186,8 +184,3 @@ def norm_of(parameters: list[Any]) -> Any:
         with v1.device(parameter.device):
             squares.append(tf.reduce_sum(tf.square(parameter.read_value())))
     return tf.sqrt(tf.add_n(squares))
-
-
-def shapes_of(shapes: list[Shape]) -> list[Any]:
-    """The variables of these shapes in the current graph."""
-    return [shape.variable() for shape in shapes]

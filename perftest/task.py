@@ -59,6 +59,10 @@ class AgentLink:
         """Pass on the times of some steps."""
         self._say(times)
 
+    def tell(self, message: object) -> None:
+        """Say anything of real training: Progress, Evaluated, Saved ..."""
+        self._say(message)
+
     def finished(self, message: Finished) -> None:
         """Say that all steps are done."""
         self._say(message)

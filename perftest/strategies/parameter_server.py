@@ -19,11 +19,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from perftest import optimizers, shared, training
+from perftest import shared, training
+from perftest.checkpoints import Values
+from perftest.course import Course, steps_per_epoch
 from perftest.inputs import Input, on_host
+from perftest.keeper import Keeper, evaluate, values_like
 from perftest.measure import StepResult
 from perftest.protocol import PARAMETER_SERVER, Assignment, Finished, Job
-from perftest.small_graph import SmallGraph, shapes_of
+from perftest.shared import shapes_of
+from perftest.small_graph import SmallGraph
 from perftest.task import AgentLink
 from perftest.worker import check_device, device_name, measure_input, train
 
@@ -32,11 +36,16 @@ v1 = tf.compat.v1
 
 def run(assignment: Assignment, link: AgentLink) -> None:
     """Serve parameters until the end, or train as a worker."""
+    job, place = assignment.job, assignment.place
+    if place.role != PARAMETER_SERVER and job.training is not None and job.training.evaluate:
+        check_device(place)
+        evaluate(job, place, link)
+        return
     server = _start_server(assignment)
-    if assignment.place.role == PARAMETER_SERVER:
+    if place.role == PARAMETER_SERVER:
         link.phase("serving parameters")
         link.wait_for_the_end()
-    check_device(assignment.place)
+    check_device(place)
     _Worker(assignment, link, server.target).run()
 
 
@@ -92,11 +101,30 @@ class _Worker:
         self.link.phase("waiting for the parameter servers")
         self._small.bind(self._session(small, optimise=False))
         self.link.phase("initialising")
-        self._initialise()
+        keeper = self._keeper()
+        first_epoch = self._initialise(keeper)
         trainer = self._session(large, optimise=True)
         with large.as_default():
             self._start_updates(trainer)
-        self._measure(self._step(trainer, fetches, feeds))
+        self._train_step = self._step(trainer, fetches, feeds)
+        if self.job.training is None:
+            self._measure(self._train_step)
+        else:
+            self._batches.start(first_epoch=first_epoch)
+            Course(self.job, self.link, self, self._batches, keeper).run(first_epoch)
+            self._say_finished()
+
+    def _keeper(self) -> Keeper | None:
+        """Worker 0 looks after real training."""
+        if self.job.training is None or not self.is_chief:
+            return None
+        return Keeper(
+            self.job,
+            self._place,
+            self.link,
+            self._batches.source,
+            lambda: training.build_model(self.job),
+        )
 
     def _measure(self, step: Callable[[], StepResult]) -> None:
         if self._batches.fixed is None:
@@ -111,6 +139,32 @@ class _Worker:
         count = sum(math.prod(shape.shape) for shape in self._layout.parameters)
         norm = self._small.norm() if self.is_chief else None
         self.link.finished(Finished(count, norm, device_name(self._place)))
+
+    # What the loops ask of a strategy.
+
+    def step(self) -> StepResult:
+        """Train on the next batch."""
+        return self._train_step()
+
+    def values(self) -> Values:
+        """All that has been learnt, as it is now."""
+        return self._small.values()
+
+    def release(self, step: int) -> None:
+        """Let the others train on from this step."""
+        self._small.release(step)
+
+    def released(self) -> int:
+        """The step up to which the workers may train."""
+        return self._small.released()
+
+    def leave(self) -> None:
+        """This worker has made its last step."""
+        self._small.leave()
+
+    def left(self) -> int:
+        """How many workers have."""
+        return self._small.left()
 
     # The large graph: one training step.
 
@@ -146,7 +200,7 @@ class _Worker:
 
     def _apply(self, gradients: list[Any], parameters: list[Any], global_step: Any) -> Any:
         """The number of updates made, known once this worker's gradients have played their part."""
-        updates = _Updates(self.job, self._layout, parameters)
+        updates = shared.Updates(self.job, self._layout, parameters)
         pairs = list(zip(gradients, parameters, strict=True))
         if not self.job.synchronous:
             with v1.control_dependencies([updates.apply_gradients(pairs, global_step)]):
@@ -172,12 +226,31 @@ class _Worker:
         config.graph_options.rewrite_options.disable_meta_optimizer = not optimise
         return v1.Session(self._target, graph=graph, config=config)
 
-    def _initialise(self) -> None:
-        self._small.set_own()
+    def _initialise(self, keeper: Keeper | None) -> int:
+        """Set all variables, or wait until they are set; the epoch to begin with."""
+        small = self._small
+        small.set_own()
         if self.is_chief:
-            self._small.set_shared()
-            self._small.say_ready()
-        self._small.wait_until_ready()
+            small.set_shared()
+            if keeper is not None:
+                self._resume(keeper)
+            small.say_ready()
+        small.wait_until_ready()
+        if self.job.training is None:
+            return 0
+        steps = small.released()
+        if steps:
+            small.advance_seeds(steps)
+        return steps // steps_per_epoch(self.job, self._batches)
+
+    def _resume(self, keeper: Keeper) -> None:
+        steps = steps_per_epoch(self.job, self._batches)
+        checkpoint = keeper.resume(values_like(self._model))
+        keeper.starts(steps, checkpoint)
+        if checkpoint is not None:
+            self._small.restore(checkpoint.values)
+            # What tells the others where they are.
+            self._small.release(checkpoint.about.epoch * steps)
 
     def _start_updates(self, session: Any) -> None:
         """Worker 0 applies the synchronous updates, in a thread of its own."""
@@ -202,27 +275,3 @@ class _Worker:
             return StepResult(float(loss), int(global_step), own if own > 0 else math.nan)
 
         return step
-
-
-class _Updates:
-    """What SyncReplicasOptimizer asks of the optimizer that it wraps, and no more."""
-
-    def __init__(self, job: Job, layout: shared.Layout, parameters: list[Any]) -> None:
-        self._rule = optimizers.load(job.optimizer, job.learning_rate)
-        slots = [shapes_of(layout.slots[name]) for name in self._rule.slots]
-        self._slots = {
-            parameter.name: [each[i] for each in slots] for i, parameter in enumerate(parameters)
-        }
-        self._before = layout.updates_before.variable()
-
-    def apply_gradients(self, pairs: Any, global_step: Any, name: str | None = None) -> Any:
-        """The operation that updates all parameters, each on its server, and then the step."""
-        with v1.device(global_step.device):
-            updates = self._before.read_value() + global_step.read_value()
-        made = []
-        for gradient, parameter in pairs:
-            with v1.device(parameter.device):
-                slots = self._slots[parameter.name]
-                made.append(self._rule.apply(parameter, slots, gradient, updates))
-        with v1.device(global_step.device), v1.control_dependencies(made):
-            return global_step.assign_add(1).op

@@ -8,7 +8,10 @@ from typing import Any
 import tensorflow as tf
 
 from perftest import optimizers, training
+from perftest.checkpoints import Values
+from perftest.course import Course, steps_per_epoch
 from perftest.inputs import Input
+from perftest.keeper import Keeper, evaluate, values_like
 from perftest.measure import StepResult
 from perftest.protocol import WORKER, Assignment, Finished, Job
 from perftest.task import AgentLink
@@ -21,6 +24,9 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     if place.role != WORKER:
         raise ValueError("the single strategy has no parameter servers")
     check_device(place)
+    if job.training is not None and job.training.evaluate:
+        evaluate(job, place, link)
+        return
     link.phase("building the model")
     device = device_name(place)
     with tf.device(device):
@@ -30,9 +36,15 @@ def run(assignment: Assignment, link: AgentLink) -> None:
         measure_input(job, link, batches)
         return
     engine = Single(job, model, batches, device)
-    if batches.fixed is None:
-        batches.start(device)
-    train(job, link, engine.step)
+    if job.training is not None:
+        keeper = Keeper(job, place, link, batches.source, lambda: model)
+        first_epoch = engine.resume(keeper, steps_per_epoch(job, batches))
+        batches.start(device, first_epoch)
+        Course(job, link, engine, batches, keeper).run(first_epoch)
+    else:
+        if batches.fixed is None:
+            batches.start(device)
+        train(job, link, engine.step)
     link.finished(
         Finished(
             parameters=sum(p.shape.num_elements() for p in engine.parameters),
@@ -62,6 +74,7 @@ class Single:
             }
             self._updates = tf.Variable(0, dtype=tf.int64)
         self._steps = 0
+        self._left = 0
         self._update = self._make_update()
 
     def step(self) -> StepResult:
@@ -74,6 +87,58 @@ class Single:
     def norm(self) -> float:
         """L2 norm of all parameters together."""
         return float(tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(p)) for p in self.parameters])))
+
+    def resume(self, keeper: Keeper, steps_per_epoch: int) -> int:
+        """Take up the checkpoint that there is to go on from; the epoch to begin with."""
+        checkpoint = keeper.resume(values_like(self.model))
+        keeper.starts(steps_per_epoch, checkpoint)
+        if checkpoint is None:
+            return 0
+        values, epoch = checkpoint.values, checkpoint.about.epoch
+        pairs = [*zip(self.parameters, values.parameters, strict=True)]
+        for name, variables in self.slots.items():
+            pairs += zip(variables, values.slots[name], strict=True)
+        pairs += [
+            (variable.value, value)
+            for variable, value in zip(
+                self.model.non_trainable_variables, values.state, strict=True
+            )
+            if not training.state_key(variable)
+        ]
+        for variable, value in pairs:
+            variable.assign(value)
+        for variable in self.model.non_trainable_variables:
+            if training.state_key(variable):
+                seed = training.advanced_seed(variable.value, epoch * steps_per_epoch)
+                variable.value.assign(seed)
+        self._updates.assign(values.updates)
+        return epoch
+
+    def values(self) -> Values:
+        """All that has been learnt."""
+        return Values(
+            parameters=[parameter.numpy() for parameter in self.parameters],
+            slots={name: [v.numpy() for v in variables] for name, variables in self.slots.items()},
+            state=[variable.numpy() for variable in self.state],
+            updates=int(self._updates),
+        )
+
+    # There is nobody else.
+
+    def release(self, step: int) -> None:
+        """Nobody waits."""
+
+    def released(self) -> int:
+        """Not asked."""
+        return 0
+
+    def leave(self) -> None:
+        """The last step is made."""
+        self._left = 1
+
+    def left(self) -> int:
+        """This one."""
+        return self._left
 
     def _make_update(self) -> Callable[[], Any]:
         if self._batches.fixed is not None:
