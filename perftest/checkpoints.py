@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ BEST = "best"
 _KEPT = 3
 _NAME = re.compile(r"epoch-\d{4,}")
 _PARTIAL = ".partial"
+# What NumPy, ZIP and JSON say of a file that is none of theirs, or no longer.
+_DAMAGED = (ValueError, KeyError, TypeError, EOFError, struct.error, zipfile.BadZipFile)
 
 
 class CheckpointError(Exception):
@@ -102,10 +105,10 @@ class Checkpoints:
         name = name_of(about.epoch)
         path = self._path(name)
         partial = path.with_name(f".{name}{_PARTIAL}")
+        about_line: Any = np.array(json.dumps(asdict(about)))
+        arrays: dict[str, Any] = {**_arrays(values), "about": about_line}
         with _explained(path, "cannot be written"):
             with partial.open("wb") as file:
-                about_line: Any = np.array(json.dumps(asdict(about)))
-                arrays: dict[str, Any] = {**_arrays(values), "about": about_line}
                 np.savez(file, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
@@ -223,6 +226,6 @@ def _explained(path: Path, what: str) -> Iterator[None]:
     """Whatever goes wrong with a file becomes a CheckpointError that names it."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, *_DAMAGED) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CheckpointError(f"{path} {what}: {reason or type(error).__name__}") from error

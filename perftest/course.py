@@ -134,11 +134,11 @@ class Course:
             look()
             if self._job.synchronous:
                 self._engine.release(step)
-            self._link.phase("training")
         elif self._job.synchronous:
             self._link.phase("waiting for worker 0")
             while self._engine.released() < step:
                 time.sleep(_POLL_SECONDS)
+        if step < self._training.epochs * self._steps:
             self._link.phase("training")
         self._report.restart()
 

@@ -154,7 +154,8 @@ class SmallGraph:
 
     def values(self) -> Values:
         """What a checkpoint holds, as it is now."""
-        return Values(*self._session.run(self._read))
+        parameters, slots, state, updates = self._session.run(self._read)
+        return Values(parameters, slots, state, int(updates))
 
     def norm(self) -> float:
         """L2 norm of all parameters together."""

@@ -47,13 +47,19 @@ assignment = protocol.decode(sys.stdin.buffer.readline())
 
 
 class AgentProcess:
-    """An agent in a directory of its own whose tasks run `task` after TASK_HEAD."""
+    """An agent in a directory of its own whose tasks run `task` after TASK_HEAD.
 
-    def __init__(self, directory: Path, task: str = "", agent: str = "") -> None:
+    `task` None: they are the real ones.
+    """
+
+    def __init__(self, directory: Path, task: str | None = "", agent: str = "") -> None:
         self.directory = directory / "payload"
         directory.mkdir(exist_ok=True)
         shutil.copytree(ROOT / "perftest", self.directory / "perftest")
-        (self.directory / "perftest" / "task.py").write_text(TASK_HEAD + task)
+        if task is None:
+            shutil.copytree(ROOT / "models", self.directory / "models")
+        else:
+            (self.directory / "perftest" / "task.py").write_text(TASK_HEAD + task)
         (self.directory / ".perftest-session").touch()
         start = agent or "import sys; from perftest import agent; sys.exit(agent.main())"
         self.process = subprocess.Popen(
