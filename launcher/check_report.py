@@ -21,14 +21,14 @@ _MOST_LINKS = 16
 
 def print_check(console: Console, verdict: Verdict) -> None:
     """All of it: what was found of each node, the links, and then what to make of it."""
-    console.print(_facts_table(verdict.checked))
+    console.print(_facts_table(verdict.checked), "")
     if any(link.bytes_per_second for link in verdict.checked.links):
-        console.print(_links_table(verdict.checked))
+        console.print(_links_table(verdict.checked), "")
     if verdict.ceiling is not None:
         for line in ceiling_lines(verdict):
             console.print(escape(line), highlight=False)
-    console.print()
-    console.print(_findings_table(verdict))
+        console.print()
+    console.print(_findings_table(verdict), "")
     for note in verdict.notes:
         console.print(f"note: {escape(note)}.", highlight=False)
     console.print(last_line(verdict), highlight=False, soft_wrap=True)
@@ -154,18 +154,19 @@ def figure(number: float) -> str:
 
 def _findings_table(verdict: Verdict) -> Table:
     table = _table("mark", "node", "finding")
-    everyone = len(verdict.checked.nodes)
     for one in verdict.findings:
         text = escape(one.text) + (f"\n[dim]try:[/] {escape(one.mend)}" if one.mend else "")
-        table.add_row(
-            f"[{_STYLES[one.mark]}]{one.mark}[/]", escape(_who(one.nodes, everyone)), text
-        )
+        mark = f"[{_STYLES[one.mark]}]{one.mark}[/]"
+        table.add_row(mark, escape(_who(one.nodes, verdict.checked)), text)
     return table
 
 
-def _who(nodes: Sequence[str], everyone: int) -> str:
-    if len(nodes) in (0, everyone) and everyone > 1:
+def _who(nodes: Sequence[str], checked: Checked) -> str:
+    answered = [state.node.alias for state in checked.nodes if state.hello is not None]
+    if len(nodes) in (0, len(checked.nodes)) and len(checked.nodes) > 1:
         return "all"
+    if len(nodes) > 1 and set(nodes) == set(answered):
+        return "all reached"
     more = [f"and {len(nodes) - _MOST_NAMES} more"] if len(nodes) > _MOST_NAMES else []
     return "\n".join([*nodes[:_MOST_NAMES], *more])
 

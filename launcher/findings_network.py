@@ -123,7 +123,7 @@ def link_findings(checked: Checked) -> Iterator[Finding]:
     for (source, target, why), ports in broken.items():
         to, where = checked.nodes[target].node, f"port {', '.join(ports)}"
         text = f"does not reach {to.alias} at {to.hostname} {where}: {why}"
-        mend = f"open TCP {where} and those after them between the nodes"
+        mend = f"let TCP {where}, and those after, through between the nodes"
         yield Finding((checked.nodes[source].node.alias,), FAILURE, "link", text, mend)
     for state in checked.nodes:
         interface = data_interface(state, checked)
