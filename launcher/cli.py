@@ -20,6 +20,7 @@ from launcher.cli_check import check
 from launcher.cli_results import compare, plot, table
 from launcher.cli_shared import check_logs, check_model, draw, find_nodes, opened
 from launcher.cli_sweep import scale, scale_all
+from launcher.cli_train import evaluate, train
 from launcher.errors import NodesFailed, RunTestError, TaskFailed
 from launcher.plan import check_options, make_plan
 
@@ -108,7 +109,8 @@ def run(
             else:
                 report.print_plan(out, plan, commands)
             return
-        from launcher.measurement import Context, measure
+        from launcher.measurement import measure
+        from launcher.run_record import Context
 
         measurement = measure(session, plan, Context(logs_dir, argv), display)
     plot = draw(measurement.log, err)
@@ -120,7 +122,7 @@ def run(
         report.print_measurement(out, measurement, plot)
 
 
-for command in (scale, scale_all, check, plot, table, compare):
+for command in (scale, scale_all, check, plot, table, compare, train, evaluate):
     main_group.add_command(command)
 
 

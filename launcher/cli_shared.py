@@ -74,7 +74,12 @@ def find_nodes(where: Where, err: Console, needed: int = 1) -> tuple[list[Node],
 
 @contextmanager
 def opened(
-    where: Where, nodes: Sequence[Node], transport: Transport, asked: Options, err: Console
+    where: Where,
+    nodes: Sequence[Node],
+    transport: Transport,
+    asked: Options,
+    err: Console,
+    view: type[Display] = Display,
 ) -> Iterator[tuple[Session, Display]]:
     """Greeted nodes and the display that shows what they do; closed at the end."""
     with prepared(where, nodes, transport, err) as (session, display):
@@ -91,7 +96,7 @@ def prepared(
     node_options = NodeOptions(where.remote_dir, where.python or default_python)
     session_id = new_run_id(datetime.now(timezone.utc))
     with (
-        Display(err, nodes, live=err.is_terminal and not err.is_dumb_terminal) as display,
+        view(err, nodes, live=err.is_terminal and not err.is_dumb_terminal) as display,
         Session(nodes, transport, node_options, session_id) as session,
     ):
         try:

@@ -179,8 +179,9 @@ def _measured(
     err: Console,
 ) -> Sequence[Failure]:
     """Make the runs that the logs lack, and draw each model's log after its last one."""
-    from launcher.measurement import Context, measure
+    from launcher.measurement import measure
     from launcher.results.log import log_path
+    from launcher.run_record import Context
     from launcher.sweep_record import configuration
 
     nodes, transport = where

@@ -188,15 +188,18 @@ class Display:
         with self._lock:
             if self._plan is None:
                 return f"greeted {self._greeted} of {_count(len(self._nodes), 'node')}"
-            header = Table.grid(padding=(0, 1), expand=False)
-            done = min((state.steps for state in self._workers.values()), default=0)
-            header.add_row(
-                ProgressBar(total=max(1, self._total_steps()), completed=done, width=30),
-                f"{done}/{self._total_steps()} steps",
-                self._speed(),
-            )
             body = self._rows() if len(self._workers) <= _MOST_ROWS else self._phases()
-            return Group(escape(self._title), header, body)
+            return Group(escape(self._title), self._header(), body)
+
+    def _header(self) -> RenderableType:
+        header = Table.grid(padding=(0, 1), expand=False)
+        done = min((state.steps for state in self._workers.values()), default=0)
+        header.add_row(
+            ProgressBar(total=max(1, self._total_steps()), completed=done, width=30),
+            f"{done}/{self._total_steps()} steps",
+            self._speed(),
+        )
+        return header
 
     def _rows(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-import perftest.protocol as protocol
 from launcher import provenance
 from launcher.errors import NodeError, ResultsError, RunTestError
 from launcher.outcome import Outcome, RunObserver
-from launcher.payload import make_payload
 from launcher.reachability import check_reachability
 from launcher.results.log import RunRow, append_row, log_path
 from launcher.results.run_folder import RunFolder
@@ -22,21 +17,9 @@ from launcher.results.steps import frame
 from launcher.results.summary import Summary, summarise
 from launcher.results.warnings import RunWarning, in_one_cell, run_warnings, shared_processors
 from launcher.run import execute
+from launcher.run_record import Context, facts, results
 from launcher.session import Session
 from launcher.tasks import RunPlan
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a measurement needs to know that is not in its plan.
-
-    argv: the command line, for run.json.  sweep_id, repeat: its place in a scaling study.
-    """
-
-    logs_dir: Path
-    argv: Sequence[str]
-    sweep_id: str = ""
-    repeat: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,8 +47,8 @@ def measure(
     start = datetime.now(timezone.utc)
     run_id = provenance.new_run_id(start)
     folder = RunFolder(context.logs_dir, run_id).create()
-    facts = _facts(run_id, start, plan, context)
-    folder.write_run_json({**facts, "status": "running"})
+    record = facts(run_id, start, plan, context)
+    folder.write_run_json({**record, "status": "running"})
     outcome = Outcome()
     try:
         outcome.reachability_seconds = check_reachability(session, plan)
@@ -78,7 +61,7 @@ def measure(
         with suppress(ResultsError):  # what ended the run is the news, and not the full disk
             folder.write_steps(outcome.records)
             folder.write_run_json(
-                {**facts, **_results(outcome), "status": "failed", "error": reason}
+                {**record, **results(outcome), "status": "failed", "error": reason}
             )
         raise
     folder.write_steps(outcome.records)
@@ -86,15 +69,15 @@ def measure(
     row = _row(run_id, start, plan, context, summary, warnings)
     log = log_path(context.logs_dir, job.model, job.batch_size)
     outcome.problems += append_row(log, row)
-    record = {
-        **facts,
-        **_results(outcome),
+    finished = {
+        **record,
+        **results(outcome),
         "status": "finished",
         "summary": summary.figures(),
         "warnings": [str(warning) for warning in warnings],
     }
     try:
-        folder.write_run_json(record)
+        folder.write_run_json(finished)
     except ResultsError as error:  # the row is safe, and the figures should be seen
         outcome.problems.append(str(error))
     return Measurement(row, summary, warnings, log, folder, outcome)
@@ -172,43 +155,3 @@ def _row(
         git_commit=provenance.git_commit(),
         warnings=in_one_cell(warnings),
     )
-
-
-def _facts(run_id: str, start: datetime, plan: RunPlan, context: Context) -> dict[str, object]:
-    return {
-        "run_id": run_id,
-        "start_utc": f"{start:%Y-%m-%dT%H:%M:%SZ}",
-        "argv": list(context.argv),
-        "sweep_id": context.sweep_id,
-        "repeat": context.repeat,
-        "perftest": provenance.version(),
-        "git_commit": provenance.git_commit(),
-        "launcher": provenance.launcher_versions(),
-        "payload_sha256": make_payload().sha256,
-        "protocol": protocol.VERSION,
-        "plan": {
-            "job": asdict(plan.job),
-            "device": plan.device,
-            "machines": plan.machines,
-            "nodes": [asdict(node) for node in plan.nodes],
-            "tasks": [asdict(task) for task in plan.tasks],
-        },
-        "hellos": [asdict(hello) for hello in plan.hellos],
-    }
-
-
-def _results(outcome: Outcome) -> dict[str, object]:
-    return {
-        "finished": {
-            str(worker): asdict(message) for worker, message in sorted(outcome.finished.items())
-        },
-        "startup": [asdict(phase) for phase in outcome.phases],
-        "seconds_reachability": _rounded(outcome.reachability_seconds),
-        "seconds_to_first_step": _rounded(outcome.first_step_seconds),
-        "steps_by_phase": Counter(record.phase for record in outcome.records),
-        "problems": outcome.problems,
-    }
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None or math.isnan(seconds) else round(seconds, 3)

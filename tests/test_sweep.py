@@ -17,12 +17,13 @@ from test_run import steps
 from test_strategies import Quiet
 
 from launcher.errors import ConnectionLost, NodeError, ResultsError, TaskFailed, UsageError
-from launcher.measurement import Context, measure
+from launcher.measurement import measure
 from launcher.nodes import Node
 from launcher.plan import greeting, make_plan
 from launcher.results.curve import curve
 from launcher.results.log import append_row, log_path
 from launcher.results.log_reading import read_log
+from launcher.run_record import Context
 from launcher.session import NodeOptions, Session
 from launcher.sweep import (
     Item,

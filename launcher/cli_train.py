@@ -1,0 +1,269 @@
+"""The commands of real training: train, evaluate."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from launcher import cli_options as options
+from launcher import report
+from launcher.cli_shared import check_logs, check_model, find_nodes, opened, print_notes
+from launcher.errors import UsageError
+from launcher.plan import check_options, make_plan
+from launcher.tasks import DEFAULT_FIRST_PORT, Options
+from launcher.training.config import ConfigError, TrainConfig, parse
+from launcher.training.view import TrainingDisplay
+
+if TYPE_CHECKING:
+    from launcher.training.train import Trained
+
+_MOST_CONFIG_BYTES = 1 << 20
+
+_config_option = click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="JSON configuration; configs/ has some.",
+)
+_folder_options = (
+    click.option("--input", "input_dir", metavar="DIR", help="Instead of its inputpath."),
+    click.option("--output", "output_dir", metavar="DIR", help="Instead of its outputpath."),
+    click.option("--stage", metavar="DIR", default="", help="Copy the data to DIR on each node."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), help="Instead of arch."),
+    click.option(
+        "--port-base",
+        type=click.IntRange(1024, 65535 - 256),
+        default=DEFAULT_FIRST_PORT,
+        show_default=True,
+        metavar="PORT",
+        help="First TCP port of the parameter servers; workers start 8 above it.",
+    ),
+    click.option(
+        "--stall-timeout",
+        type=click.FloatRange(min=1),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="End a run in which no worker gets on for so long.",
+    ),
+    click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True),
+)
+
+
+def _folders(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_folder_options):
+        function = option(function)
+    return function
+
+
+@click.command()
+@_config_option
+@click.option("-n", "--num-nodes", type=click.IntRange(min=1), help="How many of the nodes to use.")
+@click.option(
+    "-g",
+    "--gpus-per-node",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="GPUs (or, without GPUs, workers) on each node.",
+)
+@click.option("--num-ps", type=click.IntRange(min=1), metavar="N", help="Parameter servers.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Instead of its num_epochs.")
+@click.option("--restart", is_flag=True, help="Go on from the newest checkpoint in outputpath.")
+@click.option("--dummy-data", is_flag=True, help="Train on random images, without files.")
+@_folders
+@options.where_options
+@options.logs_option
+@click.option("--dry-run", is_flag=True, help="Greet the nodes, print the plan, start nothing.")
+@options.json_option
+@click.pass_obj
+def train(
+    argv: Sequence[str],
+    config_path: Path,
+    num_nodes: int | None,
+    gpus_per_node: int,
+    epochs: int | None,
+    restart: bool,
+    dummy_data: bool,
+    dry_run: bool,
+    **values: Any,
+) -> None:
+    """Train a network on real data, as a JSON configuration says.
+
+    \b
+    runtest make-data hep --size 64 --samples 20000 data/hep_64
+    runtest train --config configs/hep_cnn_64.json -g 2
+    """
+    given: dict[str, Any] = {"restart": True} if restart else {}
+    if epochs is not None:
+        given["num_epochs"] = epochs
+    if dummy_data:
+        given["data"] = "synthetic"
+    config = _read(config_path, values, given)
+    _execute(config, argv, values, num_nodes, gpus_per_node, dry_run)
+
+
+@click.command()
+@_config_option
+@click.option("--checkpoint", metavar="ID", default="", help="[default: the newest]")
+@_folders
+@options.where_options
+@options.logs_option
+@options.json_option
+@click.pass_obj
+def evaluate(argv: Sequence[str], config_path: Path, checkpoint: str, **values: Any) -> None:
+    """Test what a training has left: loss, weighted accuracy, AUC, and the ROC curve as SVG.
+
+    One process on the first node, which is where a training keeps its checkpoints.
+    """
+    if not checkpoint.isprintable() or "/" in checkpoint or len(checkpoint) > 100:
+        raise UsageError(f"--checkpoint {checkpoint[:60]!a} is no checkpoint's name", "epoch-0001")
+    config = _read(config_path, values, {}).with_training(evaluate=True, checkpoint=checkpoint)
+    config = config.with_training(evaluation_batch_size=config.test_batch_size)
+    config = replace(config, options=replace(config.options, backup_workers=0, synchronous=True))
+    _execute(config, argv, {**values, "num_ps": None}, 1, 1, dry_run=False)
+
+
+def _read(path: Path, values: dict[str, Any], given: dict[str, Any]) -> TrainConfig:
+    """The configuration in a file, with what the command line says instead."""
+    for key, option in (("inputpath", "input_dir"), ("outputpath", "output_dir")):
+        if values[option]:
+            given[key] = values[option]
+    if values["device"]:
+        given["arch"] = values["device"]
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}", "--config with the path of a file"
+        ) from error
+    if len(content) > _MOST_CONFIG_BYTES:
+        raise ConfigError(f"{path} is larger than any configuration", "configs/hep_cnn_64.json")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no UTF-8 text", "configs/hep_cnn_64.json") from error
+    config = parse(text, str(path), given)
+    if values["stage"]:
+        config = config.with_data(stage=values["stage"])
+    return _located(config, is_local=values["nodes_file"] is None)
+
+
+def _located(config: TrainConfig, is_local: bool) -> TrainConfig:
+    """With absolute folders: on this machine, relative ones are so to where the command runs."""
+    data, training = config.options.data, config.training
+    folders = {"inputpath": data.path, "outputpath": training.output, "--stage": data.stage}
+    found = {}
+    for name, folder in folders.items():
+        if folder and is_local:
+            found[name] = str(Path(folder).expanduser().absolute())
+        elif folder and not folder.startswith(("/", "~/")):
+            raise ConfigError(
+                f"{config.where}: {name} {folder!a} is relative, and a node knows no folder that "
+                "it could be relative to",
+                "a path that begins with / or ~/",
+            )
+        else:
+            found[name] = folder
+    config = config.with_data(path=found["inputpath"], stage=found["--stage"])
+    return config.with_training(output=found["outputpath"])
+
+
+def _execute(
+    config: TrainConfig,
+    argv: Sequence[str],
+    values: dict[str, Any],
+    num_nodes: int | None,
+    gpus_per_node: int,
+    dry_run: bool,
+) -> None:
+    check_model(config.options.model)
+    check_logs(values["logs_dir"])
+    out = Console(highlight=False, emoji=False)
+    err = Console(stderr=True, highlight=False, emoji=False)
+    print_notes(err, config.notes)
+    where = options.make_where(values, num_nodes)
+    nodes, transport = find_nodes(where, err)
+    asked = _asked(config, values, len(nodes), gpus_per_node)
+    check_options(asked, len(nodes))
+    with opened(where, nodes, transport, asked, err, TrainingDisplay) as (session, display):
+        plan = make_plan(asked, session.nodes, session.hellos)
+        if dry_run:
+            commands = [session.describe(node) for node in session.nodes]
+            if values["as_json"]:
+                click.echo(report.plan_json(plan, commands))
+            else:
+                report.print_plan(out, plan, commands)
+            return
+        from launcher.run_record import Context
+        from launcher.training.train import train as train_once
+
+        trained = train_once(session, plan, Context(values["logs_dir"], argv), display)
+    print_notes(err, trained.problems)
+    if values["as_json"]:
+        click.echo(_as_json(trained))
+    else:
+        _print(out, trained)
+
+
+def _asked(config: TrainConfig, values: dict[str, Any], nodes: int, gpus_per_node: int) -> Options:
+    with_servers = replace(
+        config, options=replace(config.options, parameter_servers=values["num_ps"])
+    )
+    return replace(
+        with_servers.for_workers(nodes, gpus_per_node),
+        first_port=values["port_base"],
+        seed=values["seed"],
+        stall_seconds=values["stall_timeout"],
+    )
+
+
+def _print(out: Console, trained: Trained) -> None:
+    """The passes over the data as a table, and where everything is."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("epoch", justify="right")
+    table.add_column("split")
+    for name in ("loss", "accuracy", "weighted", "AUC", "images/sec"):
+        table.add_column(name, justify="right")
+    for row in trained.rows:
+        figures = (row.loss, row.accuracy, row.weighted_accuracy, row.auc)
+        shown = ["" if math.isnan(figure) else f"{figure:.4f}" for figure in figures]
+        speed = "" if math.isnan(row.images_per_sec) else f"{row.images_per_sec:,.1f}"
+        table.add_row(str(row.epoch), row.split, *shown, speed)
+    out.print(table)
+    paths = (
+        ("metrics", trained.metrics_csv),
+        ("ROC", trained.roc_svg),
+        ("run", trained.folder.path),
+    )
+    for name, path in paths:
+        if path is not None:
+            out.print(f"{name + ':':9}{escape(str(path))}", soft_wrap=True)
+
+
+def _as_json(trained: Trained) -> str:
+    rows = [
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}
+        for row in trained.rows
+    ]
+    return json.dumps(
+        {
+            "metrics": rows,
+            "metrics_csv": str(trained.metrics_csv),
+            "roc_svg": None if trained.roc_svg is None else str(trained.roc_svg),
+            "run": str(trained.folder.path),
+        },
+        indent=2,
+    )
