@@ -82,14 +82,18 @@ def opened(
     view: type[Display] = Display,
 ) -> Iterator[tuple[Session, Display]]:
     """Greeted nodes and the display that shows what they do; closed at the end."""
-    with prepared(where, nodes, transport, err) as (session, display):
+    with prepared(where, nodes, transport, err, view) as (session, display):
         session.open(lambda node: greeting(asked, node, session.id), display)
         yield session, display
 
 
 @contextmanager
 def prepared(
-    where: Where, nodes: Sequence[Node], transport: Transport, err: Console
+    where: Where,
+    nodes: Sequence[Node],
+    transport: Transport,
+    err: Console,
+    view: type[Display] = Display,
 ) -> Iterator[tuple[Session, Display]]:
     """A session that is not open yet, and the display that shows what its nodes do."""
     default_python = sys.executable if where.nodes_file is None else "python3"
