@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,10 +24,13 @@ from launcher.cli_sweep import scale, scale_all
 from launcher.cli_train import evaluate, train
 from launcher.errors import NodesFailed, RunTestError, TaskFailed
 from launcher.plan import check_options, make_plan
+from launcher.terminal import console, write_anything
+from launcher.text import plain, printable
 
 # pandas, matplotlib and Fabric take a second to import: they are imported where they are needed,
 # so that help, mistakes and the greeting of the nodes do not wait for them.
 _INTERRUPTED = 130
+_LONGEST_MESSAGE = 4000
 
 
 class DefaultGroup(click.Group):
@@ -94,8 +98,8 @@ def run(
     check_model(model)
     asked = options.make_options(model, batch_size, values)
     where = options.make_where(values, num_nodes)
-    out = Console(highlight=False, emoji=False)
-    err = Console(stderr=True, highlight=False, emoji=False)
+    out = console()
+    err = console(stderr=True)
     nodes, transport = find_nodes(where, err)
     check_options(asked, len(nodes))
     if not dry_run:
@@ -131,11 +135,12 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
             signal.signal(number, _interrupt)
-    err = Console(stderr=True, highlight=False, emoji=False)
+    write_anything()
+    err = console(stderr=True)
     try:
         status = main_group.main(standalone_mode=False, obj=tuple(sys.argv)) or 0
     except click.ClickException as error:
-        error.show()
+        _show(error)
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         with suppress(OSError):  # the terminal may be gone, and that be the reason
@@ -144,6 +149,10 @@ def main() -> None:
     except RunTestError as error:
         _print_error(err, error)
         status = error.exit_status
+    except OSError as error:
+        with suppress(OSError):  # what cannot be written to may be the terminal
+            _print_error(err, _refused(error))
+        status = _refused(error).exit_status
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Nothing is left to be ended in order: one more signal gives no traceback.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -158,12 +167,25 @@ def _interrupt(number: int, frame: object) -> None:
 def _print_error(err: Console, error: RunTestError) -> None:
     each = error.failures if isinstance(error, NodesFailed) else (error,)
     for one in each:
-        err.print(f"runtest: {escape(str(one))}", soft_wrap=True)
+        err.print(f"runtest: {escape(printable(str(one), _LONGEST_MESSAGE))}", soft_wrap=True)
     if isinstance(error, TaskFailed) and error.log_tail:
         err.print("the end of its log:")
         for line in error.log_tail:
-            printable = "".join(c if c.isprintable() else " " for c in line)
-            err.print(f"  | {escape(printable)}", soft_wrap=True)
+            err.print(f"  | {escape(line)}", soft_wrap=True)
+
+
+def _show(error: click.ClickException) -> None:
+    """What Click says of a mistake, which repeats what was typed."""
+    said = io.StringIO()
+    error.show(said)
+    for line in plain(said.getvalue()).splitlines():
+        click.echo(printable(line), err=True)
+
+
+def _refused(error: OSError) -> RunTestError:
+    """What the operating system would not do, where nothing else has foreseen it."""
+    name = f" {str(error.filename)[:80]!r}" if error.filename else ""
+    return RunTestError(f"the system refused{name}: {error.strerror or type(error).__name__}")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from datetime import datetime
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from launcher import cli_options as options
 from launcher.cli_shared import print_notes
+from launcher.terminal import console
+from launcher.text import plain
 
 # pandas and matplotlib take a second to import, and only these commands need them at once.
 
@@ -44,9 +45,9 @@ def plot(logs_dir: Path) -> None:
 
     problems: list[str] = []
     drawn = plot_logs(logs_dir, problems)
-    print_notes(Console(stderr=True, highlight=False, emoji=False), problems)
+    print_notes(console(stderr=True), problems)
     for path in drawn:
-        click.echo(path)
+        click.echo(plain(str(path)))
 
 
 @click.command()
@@ -68,9 +69,9 @@ def table(logs_dir: Path, output: Path | None) -> None:
     beside = logs_dir.parent if logs_dir.is_file() else logs_dir
     today = datetime.now().astimezone().date()
     path = write_results_table(logs_dir, output or beside, today)
-    print_notes(Console(stderr=True, highlight=False, emoji=False), problems)
-    Console(highlight=False, emoji=False).print(results_table(rows))
-    click.echo(f"table: {path}")
+    print_notes(console(stderr=True), problems)
+    console().print(results_table(rows))
+    click.echo(plain(f"table: {path}"))
 
 
 @click.command()
@@ -98,12 +99,12 @@ def compare(a: str, b: str, logs_dir: Path, threshold: float | None, as_json: bo
     problems: list[str] = []
     found = compare_rows(side(a, logs_dir, problems), side(b, logs_dir, problems))
     slower = [] if threshold is None else [one for one in found if is_slower(one, threshold)]
-    err = Console(stderr=True, highlight=False, emoji=False)
+    err = console(stderr=True)
     print_notes(err, dict.fromkeys(problems))
     if as_json:
         click.echo(comparison_json(found, slower))
     else:
-        Console(highlight=False, emoji=False).print(comparison_table(found))
+        console().print(comparison_table(found))
     if slower and threshold is not None:
         names = "; ".join(one.name() for one in slower)
         err.print(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from launcher import cli_options as options
 from launcher import sweep_report
@@ -32,6 +33,7 @@ from launcher.sweep import (
     parse_points,
     points_up_to,
 )
+from launcher.terminal import console
 from launcher.transports.base import Transport
 
 if TYPE_CHECKING:  # they bring pandas along
@@ -114,7 +116,7 @@ def _measure(items: tuple[Item, ...], argv: Sequence[str], values: dict[str, Any
         resume=values["resume"],
         argv=argv,
     )
-    err = Console(stderr=True, highlight=False, emoji=False)
+    err = console(stderr=True)
     nodes, transport = find_nodes(asked.where, err, sweep.nodes_needed)
     nodes = _enough(nodes, sweep, asked.where)
     check_sweep(sweep)
@@ -151,7 +153,7 @@ def _print_plans(
     if asked.as_json:
         click.echo(sweep_report.plans_json(sweep, plans))
     else:
-        sweep_report.print_plans(Console(highlight=False, emoji=False), sweep, plans)
+        sweep_report.print_plans(console(), sweep, plans)
 
 
 def _taken_up(
@@ -167,7 +169,7 @@ def _taken_up(
         err.print(f"sweep {record.sweep_id}: {done} of {total} points are in the logs")
         return record, done == total
     if asked.resume:
-        err.print(f"no sweep of this kind is in {asked.logs_dir}: a new one is begun")
+        err.print(f"no sweep of this kind is in {escape(str(asked.logs_dir))}: a new one is begun")
     return Record(asked.logs_dir, new_run_id(datetime.now(timezone.utc))), False
 
 
@@ -221,7 +223,7 @@ def _print_results(
     from launcher.results.curve import curve
     from launcher.results.log import log_path
 
-    out = Console(highlight=False, emoji=False)
+    out = console()
     curves = []
     for item in sweep.items:
         rows = record.rows(item)

@@ -11,6 +11,8 @@ from launcher.errors import NodesFileError
 _HOSTNAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z|[0-9A-Fa-f:.]+\Z")
 _ALIAS = re.compile(r"[^\s\x00-\x20\x7f-\x9f-][^\s\x00-\x20\x7f-\x9f]*\Z")
 _MAX_BYTES = 4 << 20
+_MAX_NODES = 10_000
+_MAX_NAME = 255
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def parse_nodes(text: str, name: str) -> list[Node]:
             continue
         where = f"{name}, line {number}"
         node = _parse_line(words, where)
+        nodes.append(node)
         for key in (("hostname", node.hostname.lower()), ("alias", node.alias)):
             if key in seen:
                 raise NodesFileError(
@@ -85,7 +88,8 @@ def parse_nodes(text: str, name: str) -> list[Node]:
                     "give each machine one line; two nodes on one machine need two names for it",
                 )
             seen[key] = number
-        nodes.append(node)
+        if len(nodes) > _MAX_NODES:
+            raise NodesFileError(f"{where}: more than {_MAX_NODES:,} machines")
     if not nodes:
         raise NodesFileError(f"nodes file {name}: lists no machine", "add a `hostname alias` line")
     return nodes
@@ -120,7 +124,7 @@ def _shown(text: str) -> str:
 
 def _parse_line(words: list[str], where: str) -> Node:
     hostname = words[0]
-    if not _HOSTNAME.match(hostname):
+    if len(hostname) > _MAX_NAME or not _HOSTNAME.match(hostname):
         raise NodesFileError(f"{where}: {_shown(hostname)} is not a host name or address")
     if len(words) < 2 or "=" in words[1]:
         raise NodesFileError(
@@ -128,7 +132,7 @@ def _parse_line(words: list[str], where: str) -> Node:
             "write `hostname alias`; the alias is what you type after `ssh`",
         )
     alias = words[1]
-    if not _ALIAS.match(alias) or not alias.isprintable():
+    if len(alias) > _MAX_NAME or not _ALIAS.match(alias) or not alias.isprintable():
         raise NodesFileError(f"{where}: {_shown(alias)} is not an ssh alias")
     values: dict[str, str] = {}
     for word in words[2:]:

@@ -166,7 +166,7 @@ def preamble(remote_dir: str, session: str, python: str, payload: Payload) -> by
     """
     for option, value in (("-r", remote_dir), ("--python", python)):
         if not value.isprintable():
-            raise UsageError(f"{option} {value!r} has characters that do not print")
+            raise UsageError(f"{option} {value[:80]!r} has characters that do not print")
     fields = (remote_dir, session, python, str(len(payload.data)))
     return "".join(f"{field}\n" for field in fields).encode() + payload.data
 

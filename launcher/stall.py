@@ -12,6 +12,8 @@ from perftest.protocol import Job, StepTimes
 # Where a worker computes or reads before its first step, it may take this much longer than the
 # limit for a stall; and a step may take this much longer than the slowest before it.
 _LONG_FACTOR = 5
+_LONGEST_STEP_SECONDS = 1e6
+_MOST_UPDATES = 1 << 40
 _LONG_PHASES = {
     *("starting", "importing TensorFlow", "building the model", "first step"),
     *("reading the data", "copying the data", "restoring", "validating", "testing", "saving"),
@@ -31,6 +33,7 @@ class StallWatch:
     def __init__(self, plan: RunPlan, clock: Callable[[], float] = time.monotonic) -> None:
         self._plan = plan
         self._clock = clock
+        self._began = clock()
         self._slowest_step = 0.0
         self._workers = {task.place.index: _Worker(clock()) for task in plan.workers}
 
@@ -43,7 +46,9 @@ class StallWatch:
         """A worker has made `made` steps by now; the slowest of the new ones took so long."""
         state = self._workers[worker]
         state.steps, state.moved = made, self._clock()
-        self._slowest_step = max(self._slowest_step, slowest_seconds)
+        # No worker can have taken longer than the run has; some steps may come in one message.
+        longest = self._clock() - self._began + self._plan.stall_seconds
+        self._slowest_step = max(self._slowest_step, min(slowest_seconds, longest))
 
     def find(self, excused: Set[int]) -> tuple[PlannedTask, str] | None:
         """The worker that is farthest behind and stands still, and the reason in words.
@@ -88,7 +93,19 @@ def what_is_wrong(times: StepTimes, made: int, job: Job) -> str:
         return "do not follow on each other"
     if not times.seconds or min(times.seconds) <= 0:
         return "took no time"
+    if not _are_possible(times):
+        return "no worker can have made"
     first, last = (job.warmup_steps, job.measured_steps) if times.measured else (0, 0)
     if not first <= times.first_step or end > job.warmup_steps + last:
         return "were not asked for"
     return ""
+
+
+def _are_possible(times: StepTimes) -> bool:
+    """Whether these are numbers that can be computed with: sums of them must stay finite."""
+    known = [seconds for seconds in times.compute_seconds if seconds is not None]
+    return (
+        max(times.seconds) <= _LONGEST_STEP_SECONDS
+        and all(0 <= seconds <= _LONGEST_STEP_SECONDS for seconds in known)
+        and all(0 <= update <= _MOST_UPDATES for update in times.global_steps)
+    )

@@ -5,6 +5,7 @@ taken up again. What it has measured is in the logs alone, by the id in their ro
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from launcher.results.log_reading import read_log
 from launcher.sweep import Item, Step, Sweep
 
 # Options of a single point, and such as change nothing about the figures.
+_SWEEP_ID = re.compile(r"[A-Za-z0-9._-]{1,80}")
 _NOT_WHAT_IS_MEASURED = ("model", "batch_size", "workers", "first_port", "stall_seconds")
 
 
@@ -96,9 +98,11 @@ def configuration(sweep: Sweep, nodes: Sequence[Node]) -> dict[str, Any]:
 def newest(logs_dir: Path, what: dict[str, Any]) -> Record | None:
     """The newest sweep of this configuration, by its id, which begins with its time."""
     for path in sorted(_folder(logs_dir).glob("*.json"), reverse=True):
+        if not _SWEEP_ID.fullmatch(path.stem):
+            continue
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue  # nothing that this program has written whole
         if isinstance(facts, dict) and facts.get("configuration") == what:
             return Record(logs_dir, path.stem)

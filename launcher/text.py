@@ -1,4 +1,8 @@
-"""Text from elsewhere, made fit to print: no terminal obeys what a node or a server sent."""
+"""Text from elsewhere, made fit to print: no terminal obeys what a node, a file or a server said.
+
+Whatever is printed goes through here: by way of `terminal.console`, or of `plain` where it is a line
+for scripts.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,13 @@ def printable(text: str, limit: int = 500) -> str:
     """`text` on one line, without control characters, at most `limit` characters long."""
     line = "".join(c if c.isprintable() else " " for c in text[: 2 * limit])
     return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def plain(text: str) -> str:
+    """`text` in its lines, of any length, with a blank for every other control character."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def cleaned(value: T) -> T:

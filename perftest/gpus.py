@@ -29,7 +29,7 @@ _SLICE = re.compile(
     r"\s+MIG\s+(?P<profile>\S+)\s+Device\s+\d+:\s+\(UUID:\s+(?P<uuid>MIG-[^)\s]+)\)"
 )
 _BOARD = re.compile(r"GPU\s+\d+:.*\(UUID:\s+(?P<uuid>GPU-[^)\s]+)\)")
-_PROFILE_GB = re.compile(r"\.(\d+)gb")
+_PROFILE_GB = re.compile(r"\.([0-9]{1,6})gb")
 
 
 def find_gpus(environment: Mapping[str, str]) -> tuple[tuple[Gpu, ...], str]:
@@ -64,7 +64,7 @@ def parse_gpu_use(use: str, processes: str) -> tuple[GpuUse, ...]:
             found.append(
                 GpuUse(
                     uuid=uuid,
-                    used_mib=int(memory) if memory.isdigit() else 0,
+                    used_mib=_number(memory),
                     utilization_percent=int(busy) if busy.isdigit() else None,
                     processes=running.count(uuid),
                 )
@@ -96,7 +96,7 @@ def visible_gpus(gpus: tuple[Gpu, ...], visible: str) -> tuple[Gpu, ...]:
     """
     chosen: list[Gpu] = []
     for entry in (entry.strip() for entry in visible.split(",")):
-        if entry.isdigit():
+        if re.fullmatch("[0-9]{1,9}", entry):
             matching = list(gpus[int(entry) : int(entry) + 1])
         else:
             matching = [gpu for gpu in gpus if entry and gpu.uuid.startswith(entry)]
@@ -104,6 +104,11 @@ def visible_gpus(gpus: tuple[Gpu, ...], visible: str) -> tuple[Gpu, ...]:
             break
         chosen += matching
     return tuple(chosen)
+
+
+def _number(text: str) -> int:
+    """A number of MiB; 0 for what is none (`[N/A]`)."""
+    return int(text) if re.fullmatch("[0-9]{1,12}", text) else 0
 
 
 def _slices_by_board(listing: str) -> dict[str, list[tuple[str, str]]]:

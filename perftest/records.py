@@ -69,7 +69,7 @@ class Codec:
         name = value.get("type")
         kind = self.by_name.get(name) if isinstance(name, str) else None
         if kind is None:
-            raise MessageError(f"unknown message {_excerpt(str(name).encode())}")
+            raise MessageError(f"unknown message {_shown(name)}")
         fields = {key: item for key, item in value.items() if key != "type"}
         return self._record(kind, fields, str(name))
 
@@ -147,13 +147,13 @@ def _refuse_constant(name: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value that may be of any size, for a message."""
-    return _excerpt(repr(value)[:80].encode("utf-8", "replace")) if _is_small(value) else "a value"
-
-
-def _is_small(value: Any) -> bool:
-    # The text of a huge integer is refused by Python itself, and costs time to make.
-    return not isinstance(value, int) or abs(value) < 1 << 256
+    """A value that may be anything and of any size, for a message."""
+    if isinstance(value, str):
+        return ascii(value[:80])
+    # The text of a huge integer costs time to make, and that of deep lists has no end.
+    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 1e30):
+        return repr(value)
+    return "a value"
 
 
 def _excerpt(data: bytes) -> str:

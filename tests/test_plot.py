@@ -153,7 +153,7 @@ def test_fonts_are_text_and_names_cannot_break_the_drawing(tmp_path):
     append_row(log_path(tmp_path, "resnet", 32), row(model=hostile, gpu_type="$SCRATCH $x$"))
     (svg,) = plot_logs(tmp_path)
     texts = " ".join(words(svg))
-    assert "a$b$<script>&_^{" in texts
+    assert "a$b$<script>& _^{" in texts
     assert "$SCRATCH $x$" in texts
     assert "<script>" not in svg.read_text()
     assert "Date" not in svg.read_text()

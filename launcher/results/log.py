@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from launcher.errors import ResultsError
 from launcher.results.files import results_errors, safe_name, whole_lines, written_beside
+from launcher.text import plain
 
 LOCK_TIMEOUT_SECONDS = 60.0
 
@@ -87,6 +88,10 @@ def append_row(path: Path, row: RunRow) -> tuple[str, ...]:
         try:
             with lock:
                 return _append_locked(path, asdict(row))
+        except csv.Error as error:
+            raise ResultsError(
+                f"{path}: {error}", "move that file away, and measure again"
+            ) from error
         except Timeout as error:
             mend = "see whether another runtest hangs"
             raise ResultsError(
@@ -182,7 +187,12 @@ def _csv_line(cells: Iterable[object]) -> str:
     return text.getvalue()
 
 
+def no_formula(cell: str) -> str:
+    """A text that no spreadsheet takes for a formula: nodes say what stands in some cells."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell
+
+
 def _one_line(cell: object) -> object:
     if isinstance(cell, str):
-        return " ".join(cell.split())
+        return no_formula(" ".join(plain(cell).split()))
     return "" if cell is None or cell != cell else cell

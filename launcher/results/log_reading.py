@@ -19,9 +19,12 @@ import pandas as pd
 from launcher.errors import LogsError
 from launcher.results.files import whole_lines
 from launcher.results.log import COLUMNS, LEGACY_COLUMNS, RunRow, is_header
+from launcher.text import plain
 
 _TYPES = {field.name: str(field.type) for field in fields(RunRow)}
 NUMBERS = tuple(name for name in COLUMNS if _TYPES[name] in ("int", "float"))
+_COUNTS = frozenset(name for name in COLUMNS if _TYPES[name] == "int")
+_MOST = 1 << 40
 NEEDED = LEGACY_COLUMNS
 SYNC = {
     "true": "True",
@@ -45,7 +48,10 @@ def read_log(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
     path = Path(path)
     lines, problems = _lines(path)
     rows = csv.reader(lines)
-    first = next(rows, None)
+    try:
+        first = next(rows, None)
+    except csv.Error as error:
+        raise LogsError(f"{path}, line 1: {error}", MEND) from error
     header = [cell.strip() for cell in first] if first and is_header(first) else None
     table: dict[str, list[str] | array[float]] = {
         name: array("d") if name in NUMBERS else [] for name in COLUMNS
@@ -126,7 +132,7 @@ def _row(path: Path, line: int, header: list[str] | None, cells: list[str]) -> d
             else "neither a header with gpus and images_per_sec nor a line gpus,images_per_sec"
         )
         raise LogsError(f"{path}, line {line}: {what}", MEND)
-    row = dict(zip(names, (cell.strip() for cell in cells), strict=True))
+    row = dict(zip(names, (plain(cell).strip() for cell in cells), strict=True))
     _check(path, line, row)
     return row
 
@@ -139,9 +145,16 @@ def _check(path: Path, line: int, row: dict[str, str]) -> None:
         except ValueError:
             what = f"{name} is {text[:40]!r}, which is no number"
             raise LogsError(f"{path}, line {line}: {what}", MEND) from None
+        if math.isinf(number) or (name in _COUNTS and not _is_count(number)):
+            what = f"{name} is {text[:40]!r}, which cannot be"
+            raise LogsError(f"{path}, line {line}: {what}", MEND)
         if name in NEEDED and not 0 < number < math.inf:
             what = f"{name} is {text[:40]!r}, which is no positive number"
             raise LogsError(f"{path}, line {line}: {what}", MEND)
+
+
+def _is_count(number: float) -> bool:
+    return math.isnan(number) or (number == int(number) and 0 <= number <= _MOST)
 
 
 def _keep(table: dict[str, list[str] | array[float]], row: dict[str, str]) -> None:

@@ -173,7 +173,7 @@ def fact_in_words(name: str, fact: object) -> str:
 
 def shape_in_words(nodes: float, gpus_per_node: float, gpus: float) -> str:
     """`2 × 4`, nodes and GPUs per node; `2 × 4 + 1` where a last node has fewer; else the GPUs."""
-    if math.isnan(nodes) or math.isnan(gpus_per_node):
+    if math.isnan(nodes) or math.isnan(gpus_per_node) or not gpus_per_node:
         return text(gpus)
     if nodes * gpus_per_node == gpus:
         return f"{text(nodes)} × {text(gpus_per_node)}"

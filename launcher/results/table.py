@@ -16,7 +16,7 @@ from rich.text import Text
 
 from launcher.results import estimate
 from launcher.results.files import written_beside
-from launcher.results.log import COLUMNS
+from launcher.results.log import COLUMNS, no_formula
 from launcher.results.log_reading import find_logs, read_log
 from launcher.results.points import OLDER_LOG, shape_in_words, text
 
@@ -72,7 +72,8 @@ def write_results_table(
         number = 0
         for rows in _tables(logs_dir, problems):
             for row in _for_notebooks(rows).itertuples(index=False):
-                writer.writerow([number, *(text(c) if isinstance(c, float) else c for c in row)])
+                cells = (text(c) if isinstance(c, float) else no_formula(c) for c in row)
+                writer.writerow([number, *cells])
                 number += 1
     return path
 

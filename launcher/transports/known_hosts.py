@@ -74,7 +74,7 @@ def parse_found(text: str, file: Path) -> tuple[KnownKey, ...]:
     number = 0
     for line in text.splitlines():
         if line.startswith("#"):
-            found = re.search(r"found: line (\d+)", line)
+            found = re.search(r"found: line ([0-9]{1,9})\b", line)
             number = int(found[1]) if found else 0
             continue
         words = line.split()

@@ -150,6 +150,14 @@ def parse_ssh_g(text: str, hop: Hop, ssh_config: Path | None, label: str) -> Ssh
 
     Raises SshConfigError when a part of it is nothing that can be used.
     """
+    try:
+        return _parse(text, hop, ssh_config, label)
+    except ValueError as error:  # a NUL in a path, for example
+        said = printable(error)
+        raise SshConfigError(label, f"what `ssh -G` says cannot be read: {said}") from error
+
+
+def _parse(text: str, hop: Hop, ssh_config: Path | None, label: str) -> SshTarget:
     values: dict[str, list[str]] = {}
     for line in text.splitlines():
         key, _, value = line.partition(" ")
@@ -167,6 +175,8 @@ def parse_ssh_g(text: str, hop: Hop, ssh_config: Path | None, label: str) -> Ssh
         place = f"{user}@{hostname} port {number}"
         raise SshConfigError(label, f"{printable(place)} is not safe to use")
     port = int(number)
+    if not 0 < port < 65536:
+        raise SshConfigError(label, f"there is no port {port}")
     expand = _Tokens(hop.alias, hostname, port, user)
     proxy_command = optional("proxycommand")
     revoked = optional("revokedhostkeys")
@@ -186,7 +196,7 @@ def parse_ssh_g(text: str, hop: Hop, ssh_config: Path | None, label: str) -> Ssh
         identity_files=tuple(map(expand.path, values.get("identityfile", []))),
         identities_only=first("identitiesonly") == "yes",
         identity_agent=_agent(first("identityagent", "SSH_AUTH_SOCK"), expand),
-        connect_timeout_seconds=int(timeout) if timeout and timeout.isdigit() else None,
+        connect_timeout_seconds=_seconds(timeout),
         proxy_command=expand.text(proxy_command) if proxy_command else None,
         proxy_jump=_parse_jumps(optional("proxyjump"), label),
         ssh_config=ssh_config,
@@ -196,6 +206,10 @@ def parse_ssh_g(text: str, hop: Hop, ssh_config: Path | None, label: str) -> Ssh
 # `ssh -G` prints yes as "true" and both no and off as "false".
 _STRICT = {"true": "yes", "yes": "yes", "ask": "ask", "accept-new": "accept-new"}
 _STRICT |= {"false": "no", "no": "no", "off": "no"}
+
+
+def _seconds(text: str | None) -> int | None:
+    return int(text) if text and re.fullmatch("[0-9]{1,6}", text) else None
 
 
 def _agent(value: str, expand: _Tokens) -> str | None:
