@@ -7,12 +7,15 @@
 SHELL := /bin/bash
 bin := .venv/bin
 
-.PHONY: help run test check venv venv-dev clean
+SECONDS_EACH := $(or $(SECONDS),60)
+
+.PHONY: help run test check fuzz venv venv-dev clean
 
 help:
 	@echo 'make run     measure a small model on this machine: table, CSV and SVG (first time: 2 minutes)'
 	@echo 'make test    run all tests'
 	@echo 'make check   look at format, lint and types'
+	@echo 'make fuzz    feed every parser with hostile input, for a minute each (SECONDS=60)'
 	@echo 'make clean   remove the environment and all that was built; the logs stay'
 
 # Two nodes on this machine; one where there is a single GPU, which two cannot share.
@@ -29,6 +32,15 @@ check: venv-dev
 	$(bin)/ruff format --check .
 	$(bin)/ruff check .
 	$(bin)/mypy
+
+# Atheris has builds for Linux and few versions of Python: it is no part of what the tests need.
+fuzz: venv-dev
+	@$(bin)/python -c 'import atheris' 2>/dev/null || $(bin)/python -m pip install -q -e '.[fuzz]' || \
+	    { echo 'fuzz: atheris cannot be installed for this Python; 3.11 to 3.13 on Linux have it' >&2; exit 1; }
+	@cd tests; for name in $$(../$(bin)/python -m fuzz --names); do \
+	    echo "fuzz: $$name, $(SECONDS_EACH) s"; \
+	    ../$(bin)/python -m fuzz $$name -max_total_time=$(SECONDS_EACH) 2>&1 | \
+	        grep -v '^INFO: \(Instr\|Load\|Using\)' | tail -n 40; [ $${PIPESTATUS[0]} = 0 ] || exit 1; done
 
 # Both look for themselves whether there is anything to do.
 venv:

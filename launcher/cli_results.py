@@ -62,11 +62,12 @@ def plot(logs_dir: Path) -> None:
 )
 def table(logs_dir: Path, output: Path | None) -> None:
     """Collect all runs in LOGS into one table: printed, and written as a CSV for notebooks."""
+    from launcher.results.files import is_file
     from launcher.results.table import collect, results_table, write_results_table
 
     problems: list[str] = []
     rows = collect(logs_dir, problems)
-    beside = logs_dir.parent if logs_dir.is_file() else logs_dir
+    beside = logs_dir.parent if is_file(logs_dir) else logs_dir
     today = datetime.now().astimezone().date()
     path = write_results_table(logs_dir, output or beside, today)
     print_notes(console(stderr=True), problems)

@@ -52,8 +52,12 @@ def check_model(name: str) -> None:
 def check_logs(logs_dir: Path) -> None:
     """Raises UsageError where nothing could be written, before anything is measured for it."""
     place = logs_dir.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
+    except OSError as error:  # a name that is too long
+        said = f"{str(logs_dir)[:80]!r}: {error.strerror}"
+        raise UsageError(f"--logs {said}", "another folder") from error
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise UsageError(f"--logs {logs_dir}: nothing can be written in {place}", "another folder")
 

@@ -95,9 +95,9 @@ def points_up_to(largest: int) -> tuple[int, ...]:
 def parse_points(text: str) -> tuple[int, ...]:
     """`1,3,6` as numbers of GPUs, in rising order. Raises UsageError that names the bad one."""
     found = set()
-    for word in text.split(","):
-        if not re.fullmatch(r"[0-9]{1,6}", word.strip()) or not 0 < int(word) <= MOST_GPUS:
-            raise UsageError(f"--points: {word.strip()[:40]!r} is no number of GPUs", "1,3,6")
+    for word in (word.strip() for word in text.split(",")):
+        if not re.fullmatch(r"[0-9]{1,6}", word) or not 0 < int(word) <= MOST_GPUS:
+            raise UsageError(f"--points: {word[:40]!r} is no number of GPUs", "1,3,6")
         found.add(int(word))
     return tuple(sorted(found))
 

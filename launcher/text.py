@@ -1,7 +1,7 @@
 """Text from elsewhere, made fit to print: no terminal obeys what a node, a file or a server said.
 
-Whatever is printed goes through here: by way of `terminal.console`, or of `plain` where it is a line
-for scripts.
+Whatever is printed goes through here: by way of `terminal.console`, or of `plain` where it is a
+line for scripts.
 """
 
 from __future__ import annotations

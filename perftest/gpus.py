@@ -65,7 +65,7 @@ def parse_gpu_use(use: str, processes: str) -> tuple[GpuUse, ...]:
                 GpuUse(
                     uuid=uuid,
                     used_mib=_number(memory),
-                    utilization_percent=int(busy) if busy.isdigit() else None,
+                    utilization_percent=int(busy) if re.fullmatch("[0-9]{1,3}", busy) else None,
                     processes=running.count(uuid),
                 )
             )
@@ -84,7 +84,7 @@ def parse_gpus(query: str, listing: str) -> tuple[Gpu, ...]:
         if len(values) != 4 or not values[0].startswith("GPU-"):
             continue
         uuid, name, memory, driver = values
-        board = Gpu(uuid, name, int(memory) if memory.isdigit() else 0, driver)
+        board = Gpu(uuid, name, _number(memory), driver)
         gpus += [_slice_of(board, *each) for each in slices.get(uuid, [])] or [board]
     return tuple(gpus)
 

@@ -158,4 +158,4 @@ def _shown(value: Any) -> str:
 
 def _excerpt(data: bytes) -> str:
     """The beginning of `data`, printable on any terminal."""
-    return ascii(data[:80].decode("utf-8", "replace"))
+    return ascii(data[:80].decode("utf-8", "replace"))[:200]

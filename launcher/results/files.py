@@ -68,3 +68,19 @@ def whole_lines(data: bytes) -> tuple[bytes, bytes]:
     """`data` as its lines that end in a line break, and what stands after the last of them."""
     end = data.rfind(b"\n") + 1
     return data[:end], data[end:]
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file. A name that no file can have (too long) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, as is_file."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False

@@ -17,14 +17,14 @@ from pathlib import Path
 import pandas as pd
 
 from launcher.errors import LogsError
-from launcher.results.files import whole_lines
+from launcher.results.files import is_file, is_folder, whole_lines
 from launcher.results.log import COLUMNS, LEGACY_COLUMNS, RunRow, is_header
 from launcher.text import plain
 
 _TYPES = {field.name: str(field.type) for field in fields(RunRow)}
 NUMBERS = tuple(name for name in COLUMNS if _TYPES[name] in ("int", "float"))
 _COUNTS = frozenset(name for name in COLUMNS if _TYPES[name] == "int")
-_MOST = 1 << 40
+_MOST = 1e15
 NEEDED = LEGACY_COLUMNS
 SYNC = {
     "true": "True",
@@ -87,9 +87,9 @@ def find_logs(logs_dir: Path) -> list[Path]:
     in it.
     """
     folder = Path(logs_dir)
-    if folder.is_file():
+    if is_file(folder):
         return [folder]
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise LogsError(f"{folder}: there is no such folder", "name the folder that holds the logs")
     found = sorted(path for path in folder.glob("*.csv") if named_for(path)[0])
     if not found:
@@ -145,7 +145,7 @@ def _check(path: Path, line: int, row: dict[str, str]) -> None:
         except ValueError:
             what = f"{name} is {text[:40]!r}, which is no number"
             raise LogsError(f"{path}, line {line}: {what}", MEND) from None
-        if math.isinf(number) or (name in _COUNTS and not _is_count(number)):
+        if abs(number) > _MOST or (name in _COUNTS and not _is_count(number)):
             what = f"{name} is {text[:40]!r}, which cannot be"
             raise LogsError(f"{path}, line {line}: {what}", MEND)
         if name in NEEDED and not 0 < number < math.inf:
@@ -154,7 +154,7 @@ def _check(path: Path, line: int, row: dict[str, str]) -> None:
 
 
 def _is_count(number: float) -> bool:
-    return math.isnan(number) or (number == int(number) and 0 <= number <= _MOST)
+    return math.isnan(number) or (number == int(number) and number >= 0)
 
 
 def _keep(table: dict[str, list[str] | array[float]], row: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from launcher.errors import LogsError
 from launcher.results.estimate import Estimate, from_steps
+from launcher.results.files import is_file, is_folder
 from launcher.results.log_reading import find_logs, read_log
 from launcher.results.run_folder import RunFolder
 from launcher.results.steps import read_steps
@@ -28,14 +29,14 @@ def side(what: str, logs_dir: Path, problems: list[str] | None = None) -> pd.Dat
         raise LogsError("nothing was named to be compared", MEND)
     path = Path(what)
     told = [] if problems is None else problems
-    if path.is_file():
+    if is_file(path):
         rows, left_out = read_log(path)
         told.extend(left_out)
         logs_dir = path.parent
-    elif (path / "steps.csv").is_file():
+    elif is_file(path / "steps.csv"):
         logs_dir = path.resolve().parents[1]
         rows = _run(path.resolve().name, logs_dir, told)
-    elif path.is_dir():
+    elif is_folder(path):
         rows, logs_dir = collect(path, told), path
     else:
         rows = _run(what, logs_dir, told)
@@ -47,7 +48,7 @@ def side(what: str, logs_dir: Path, problems: list[str] | None = None) -> pd.Dat
 def _run(run_id: str, logs_dir: Path, problems: list[str]) -> pd.DataFrame:
     """The row of one run."""
     nothing = f"{run_id}: there is no such file, folder, or run in {logs_dir}"
-    if not Path(logs_dir).is_dir():
+    if not is_folder(Path(logs_dir)):
         raise LogsError(nothing, MEND)
     rows = pd.concat([read_log(path)[0] for path in find_logs(logs_dir)], ignore_index=True)
     found = rows[rows["run_id"] == run_id]

@@ -16,6 +16,7 @@ import pandas as pd
 
 from launcher.errors import LogsError
 from launcher.results.files import whole_lines, written_beside
+from launcher.text import printable
 
 Phase = Literal["warmup", "measured"]
 
@@ -119,13 +120,24 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
 def _first_bad_line(whole: bytes) -> str:
     """`line N: why` for the first line that is no step. Slow, and only called when there is one."""
     rows = csv.reader(io.StringIO(whole.decode("utf-8", "replace")))
-    header = next(rows, [])
-    for cells in rows:
-        if len(cells) != len(header):
-            return f"line {rows.line_num}: {len(cells)} cells where the header has {len(header)}"
-        one = pd.DataFrame([cells], columns=header).reindex(columns=list(COLUMNS), fill_value="")
-        try:
-            _typed(one)
-        except (ValueError, OverflowError) as error:
-            return f"line {rows.line_num}: {error}"
+    try:
+        header = next(rows, [])
+        if len(set(header)) < len(header):
+            return "line 1: a column is there twice"
+        for cells in rows:
+            if problem := _what_is_wrong(header, cells):
+                return f"line {rows.line_num}: {problem}"
+    except csv.Error as error:
+        return f"line {rows.line_num}: {error}"
     return "line 1: this is no table of steps"
+
+
+def _what_is_wrong(header: list[str], cells: list[str]) -> str:
+    if len(cells) != len(header):
+        return f"{len(cells)} cells where the header has {len(header)}"
+    one = pd.DataFrame([cells], columns=header).reindex(columns=list(COLUMNS), fill_value="")
+    try:
+        _typed(one)
+    except (ValueError, OverflowError) as error:
+        return printable(str(error), 200)
+    return ""

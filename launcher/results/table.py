@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.results import estimate
-from launcher.results.files import written_beside
+from launcher.results.files import is_folder, written_beside
 from launcher.results.log import COLUMNS, no_formula
 from launcher.results.log_reading import find_logs, read_log
 from launcher.results.points import OLDER_LOG, shape_in_words, text
@@ -64,7 +64,7 @@ def write_results_table(
     time. Raises LogsError and ResultsError.
     """
     out = Path(out)
-    is_file = bool(out.suffix) and not out.is_dir()
+    is_file = bool(out.suffix) and not is_folder(out)
     path = out if is_file else out / FILE_NAME.format(today=today)
     with written_beside(path) as file:
         writer = csv.writer(file, lineterminator="\n")
