@@ -18,6 +18,7 @@ import launcher
 from launcher import cli_options as options
 from launcher import report
 from launcher.cli_check import check
+from launcher.cli_clean import clean
 from launcher.cli_results import compare, plot, table
 from launcher.cli_shared import check_logs, check_model, draw, find_nodes, opened
 from launcher.cli_sweep import scale, scale_all
@@ -126,7 +127,7 @@ def run(
         report.print_measurement(out, measurement, plot)
 
 
-for command in (scale, scale_all, check, plot, table, compare, train, evaluate):
+for command in (scale, scale_all, check, clean, plot, table, compare, train, evaluate):
     main_group.add_command(command)
 
 

@@ -76,6 +76,12 @@ def find_nodes(where: Where, err: Console, needed: int = 1) -> tuple[list[Node],
     return nodes, SshTransport(ssh_config=where.ssh_config, warn=warn)
 
 
+def node_options(where: Where) -> NodeOptions:
+    """How the agents are started."""
+    default_python = sys.executable if where.nodes_file is None else "python3"
+    return NodeOptions(where.remote_dir, where.python or default_python)
+
+
 @contextmanager
 def opened(
     where: Where,
@@ -100,12 +106,10 @@ def prepared(
     view: type[Display] = Display,
 ) -> Iterator[tuple[Session, Display]]:
     """A session that is not open yet, and the display that shows what its nodes do."""
-    default_python = sys.executable if where.nodes_file is None else "python3"
-    node_options = NodeOptions(where.remote_dir, where.python or default_python)
     session_id = new_run_id(datetime.now(timezone.utc))
     with (
         view(err, nodes, live=err.is_terminal and not err.is_dumb_terminal) as display,
-        Session(nodes, transport, node_options, session_id) as session,
+        Session(nodes, transport, node_options(where), session_id) as session,
     ):
         try:
             display.opening()

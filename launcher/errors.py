@@ -19,7 +19,8 @@ RunTestError                   exit status 1
 │   ├── PairUnreachable        other nodes do not reach it where TensorFlow will have to
 │   ├── PortTaken              a port of the plan belongs to another program by now
 │   ├── ProtocolError          the node sent something that is no message
-│   └── ConnectionLost         the connection ended before the run did
+│   ├── ConnectionLost         the connection ended before the run did
+│   └── NotCleaned             a process that could not be ended, or a directory that stays
 └── TaskFailed                 a parameter server or worker failed: host, role, index, why
 """
 
@@ -119,6 +120,10 @@ class ProtocolError(NodeError):
 
 class ConnectionLost(NodeError):
     """The connection ended before the run did."""
+
+
+class NotCleaned(NodeError):
+    """Something that an earlier run left could not be ended or removed."""
 
 
 class TaskFailed(NodeError):

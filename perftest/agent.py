@@ -20,6 +20,7 @@ from pathlib import Path
 from perftest import facts, protocol
 from perftest.bell import Bell
 from perftest.errands import QUESTIONS, Errands
+from perftest.leftovers import Cleaner, remove_session, sign_of_life
 from perftest.ports import Ports
 from perftest.probe import Probes
 from perftest.protocol import (
@@ -65,6 +66,7 @@ class Agent:
         self._tasks: list[TaskProcess] = []
         self._ports = Ports()
         self._directory = Path.cwd()
+        self._cleaner = Cleaner(self._directory)
         self._stopping = ""
         self._selector = selectors.DefaultSelector()
         self._selector.register(stdin, selectors.EVENT_READ, self._read_launcher)
@@ -141,6 +143,7 @@ class Agent:
             return
         if messages:
             self._heard = self._clock()
+            sign_of_life(self._directory)
         for message in messages:
             self._obey(message)
         if self._input.ended:
@@ -172,6 +175,8 @@ class Agent:
             self._output.put(ClockReading(message.asked, time.time()))
         elif isinstance(message, QUESTIONS):
             self._errands.start(message)
+        elif (answer := self._cleaner.answer(message)) is not None:
+            self._output.put(answer)
         else:
             self._output.put(AgentFailed(f"an agent cannot obey {type(message).__name__}"))
 
@@ -274,13 +279,6 @@ class Agent:
             time.sleep(0.01)
 
 
-def _remove_own_directory(directory: Path) -> None:
-    """Remove the payload directory, if it is one: it holds the mark that the launcher sent."""
-    if (directory / ".perftest-session").is_file():
-        os.chdir("/")
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 def main() -> int:
     """Talk to the launcher at descriptors 0 and 1 until it is done."""
     output = os.dup(1)
@@ -291,7 +289,7 @@ def main() -> int:
     try:
         return agent.run()
     finally:
-        _remove_own_directory(directory)
+        remove_session(directory)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Needs the standard library alone, because it runs on the operator's machine and 
     before the tasks: Listen, Probe, EndProbe -> Listening, Probed
     `check`: ClockQuery, Inspect, CountParameters -> ClockReading, Inspection, ParameterCount,
                           ErrandFailed
+    `clean`: FindLeftovers, Clean -> Leftovers, Cleaned
     agent    -> task      Assignment, then Go            (the task's standard input)
     task     -> agent     Phase · Ready · StepTimes · Finished · Failed     (a private descriptor)
                           Staged · TrainingStarts · Progress · Evaluated · Saved · RocCurve
@@ -37,6 +38,11 @@ from perftest.protocol.jobs import Assignment as Assignment
 from perftest.protocol.jobs import Cluster as Cluster
 from perftest.protocol.jobs import Job as Job
 from perftest.protocol.jobs import Place as Place
+from perftest.protocol.leftovers import Clean as Clean
+from perftest.protocol.leftovers import Cleaned as Cleaned
+from perftest.protocol.leftovers import FindLeftovers as FindLeftovers
+from perftest.protocol.leftovers import Leftover as Leftover
+from perftest.protocol.leftovers import Leftovers as Leftovers
 from perftest.protocol.nodes import Gpu as Gpu
 from perftest.protocol.nodes import Greet as Greet
 from perftest.protocol.nodes import Hello as Hello
@@ -121,6 +127,7 @@ _CODEC = records.Codec(
             *(Phase, Ready, StepTimes, Finished, Failed, Assignment),
             *(ClockQuery, ClockReading, Inspect, Inspection),
             *(CountParameters, ParameterCount, ErrandFailed),
+            *(FindLeftovers, Leftovers, Clean, Cleaned),
             *(Staged, TrainingStarts, Progress, Evaluated, Saved, RocCurve),
         )
     }
