@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from launcher.results.files import write_whole
 from launcher.results.plot import SVG_STYLE
@@ -57,7 +58,7 @@ def draw(curve: RocCurve, row: MetricsRow | None) -> str:
         figure.text(0.02, 0.93, "ROC curve", fontsize=12, fontweight="bold")
         figure.text(0.02, 0.875, _words(row), fontsize=8)
         whole, corner = figure.subplots(1, 2)
-        figure.subplots_adjust(left=0.075, right=0.98, top=0.83, bottom=0.12, wspace=0.22)
+        figure.subplots_adjust(left=0.075, right=0.98, top=0.8, bottom=0.12, wspace=0.22)
         _whole(whole, curve)
         _corner(corner, curve)
         text = io.StringIO()
@@ -72,7 +73,7 @@ def _words(row: MetricsRow | None) -> str:
     return (
         f"{auc}weighted accuracy {row.weighted_accuracy:.4f}, accuracy {row.accuracy:.4f}, "
         f"loss {row.loss:.4f}; {row.samples:,} test samples, each counted by its weight, "
-        f"after {row.epoch} epochs"
+        f"after {row.epoch} epoch{'s' * (row.epoch != 1)}"
     )
 
 
@@ -100,9 +101,11 @@ def _corner(axes: Axes, curve: RocCurve) -> None:
     axes.set_xscale("log")
     _plot(axes, clipped)
     axes.set_xlim(lowest, _CORNER)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     inside = np.asarray(curve.true_positive_rates)[rates <= _CORNER]
     top = max([float(inside.max()) if inside.size else 1.0, *curve.cut[1:]])
-    axes.set_ylim(0, min(1.01, 1.08 * top))
+    axes.set_ylim(0, min(1.01, max(0.05, 1.08 * top)))
     axes.set_title("low false positive rates", fontsize=9, loc="left")
 
 
