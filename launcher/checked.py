@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from launcher.errors import NodeError
 from launcher.nodes import Node
@@ -84,6 +85,20 @@ class Checked:
     count: ParameterCount | None = None
     counted_by: str = ""
     plan_problem: str = ""
+
+    @cached_property
+    def meanings(self) -> dict[str, list[str]]:
+        """Every data address by its name in the nodes file: what it means to any of the nodes."""
+        found: dict[str, dict[str, None]] = {}
+        for state in self.nodes:
+            for answer in state.inspection.resolved if state.inspection else ():
+                found.setdefault(answer.name, {}).update(dict.fromkeys(answer.addresses))
+        return {name: list(addresses) for name, addresses in found.items()}
+
+    @cached_property
+    def probed(self) -> frozenset[int]:
+        """The nodes that have tried others' ports."""
+        return frozenset(link.source for link in self.links)
 
 
 def worst(findings: Sequence[Finding]) -> str:

@@ -173,7 +173,7 @@ def _has_clock(checked: Checked, state: NodeState) -> bool:
 
 
 def _was_probed(checked: Checked, state: NodeState) -> bool:
-    return any(checked.nodes[link.source] is state for link in checked.links)
+    return any(checked.nodes[i] is state for i in checked.probed)
 
 
 _AREAS = (
@@ -188,6 +188,6 @@ _AREAS = (
     Area("machine", machine_findings, "nothing that disturbs a measurement", _inspected),
     Area("ports", port_findings, "the ports of a run are free", _answered),
     Area("clock", clock_findings, "clock right to a second", _has_clock),
-    Area("names", name_findings, "data address known to all nodes", _all_inspected),
-    Area("links", link_findings, "reaches the ports of all other nodes", _was_probed),
+    Area("names", name_findings, "data address known to the other nodes", _all_inspected),
+    Area("links", link_findings, "reaches the ports of the other nodes", _was_probed),
 )

@@ -75,7 +75,7 @@ def _gpus_of(state: NodeState, hello: Hello) -> Iterator[Finding]:
     use = {each.uuid: each for each in state.inspection.gpu_use} if state.inspection else {}
     busy = [gpu for gpu in hello.gpus if gpu.uuid in use and _is_busy(gpu, use[gpu.uuid])]
     if busy:
-        text = "in use by somebody else: " + "; ".join(
+        text = "in use already: " + "; ".join(
             f"{gpu.uuid[:12]} ({_use(use[gpu.uuid])})" for gpu in busy[:8]
         )
         mend = "wait until it is free, or choose others with gpus= or CUDA_VISIBLE_DEVICES"

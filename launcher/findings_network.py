@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from launcher.checked import FAILURE, WARNING, Checked, Finding, Link, NodeState
-from perftest.protocol import Hello, NetworkInterface
+from perftest.protocol import Hello, NetworkInterface, ResolvedName
 
 _MBIT = 1_000_000 / 8
 _SLOW_MBIT = 100
@@ -22,37 +22,36 @@ PORTS_NOTE = (
 
 def name_findings(checked: Checked) -> Iterator[Finding]:
     """What the first column of the nodes file means to the nodes themselves."""
+    named: dict[str, list[NodeState]] = defaultdict(list)
     for state in checked.nodes:
         yield from _public(state, checked)
-        if state.hello is None:
-            continue
-        meant: dict[str, list[str]] = defaultdict(list)
-        for other in checked.nodes:
-            if other.hello is None or other.inspection is None:
-                continue
-            if trouble := _trouble(state, state.hello, other, other.hello):
-                meant[trouble].append(other.node.alias)
-        harmless = _is_local_name(state.node.hostname) or not _has_fellows_elsewhere(state, checked)
-        for trouble, aliases in meant.items():
-            if not (harmless and trouble.startswith("own_loopback")):
-                yield _name_finding(state, trouble, tuple(aliases))
+        named[state.node.hostname].append(state)
+    meant: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for seer in checked.nodes:
+        for answer in seer.inspection.resolved if seer.inspection else ():
+            for state in named.get(answer.name, ()):
+                if trouble := _trouble(state, seer, answer):
+                    meant[state.node.alias, trouble].append(seer.node.alias)
+    nodes = {state.node.alias: state for state in checked.nodes}
+    is_spread = len({(h.machine, h.network) for s in checked.nodes if (h := s.hello)}) > 1
+    for (alias, trouble), seers in meant.items():
+        harmless = not is_spread or _is_local_name(nodes[alias].node.hostname)
+        if not (harmless and trouble.startswith("own_loopback")):
+            yield _name_finding(nodes[alias], trouble, tuple(seers))
 
 
-def _trouble(state: NodeState, hello: Hello, seer: NodeState, seer_hello: Hello) -> str:
+def _trouble(state: NodeState, seer: NodeState, answer: ResolvedName) -> str:
     """A word for what is wrong with `state`'s data address as `seer` sees it, and its details."""
-    name = state.node.hostname
-    known = seer.inspection.resolved if seer.inspection else ()
-    answer = next((one for one in known if one.name == name), None)
-    if answer is None:
+    if state.hello is None or seer.hello is None:
         return ""
     if not answer.addresses:
         return f"unknown {answer.problem}"
     first = answer.addresses[0]
     if _is_loopback(first):
-        if not _shares_ports(hello, seer_hello):
+        if not _shares_ports(state.hello, seer.hello):
             return f"loopback {first}"
         return f"own_loopback {first}" if state is seer else ""
-    if not set(answer.addresses) & set(hello.addresses):
+    if not set(answer.addresses) & set(state.hello.addresses):
         return f"elsewhere {first}"
     return ""
 
@@ -94,13 +93,7 @@ def _public(state: NodeState, checked: Checked) -> Iterator[Finding]:
 
 def data_addresses(state: NodeState, checked: Checked) -> list[str]:
     """What a node's data address means, to any node that was asked; the name itself where none."""
-    name = state.node.hostname
-    found: dict[str, None] = {}
-    for other in checked.nodes:
-        for answer in other.inspection.resolved if other.inspection else ():
-            if answer.name == name:
-                found.update(dict.fromkeys(answer.addresses))
-    return list(found) or [name]
+    return checked.meanings.get(state.node.hostname) or [state.node.hostname]
 
 
 def data_interface(state: NodeState, checked: Checked) -> NetworkInterface | None:
@@ -162,15 +155,6 @@ def _slow_link(checked: Checked, link: Link) -> Finding | None:
 def _is_local_name(name: str) -> bool:
     """Whether the name says by itself that it is nobody else's: the others tell of it, then."""
     return name.lower().startswith("localhost") or _is_loopback(name)
-
-
-def _has_fellows_elsewhere(state: NodeState, checked: Checked) -> bool:
-    return any(
-        other.hello is not None
-        and state.hello is not None
-        and not _shares_ports(state.hello, other.hello)
-        for other in checked.nodes
-    )
 
 
 def _is_loopback(address: str) -> bool:

@@ -22,8 +22,8 @@ INSTRUCTION_SETS = (
     *("avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "sve", "sve2", "bf16", "i8mm"),
 )
-# gRPC takes the lower-case ones, other programs either.
-_PROXIES = ("grpc_proxy", "http_proxy", "https_proxy", "all_proxy")
+# Those that gRPC obeys.
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _CPU = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 
@@ -40,9 +40,7 @@ def inspect(question: Inspect) -> Inspection:
         huge_pages=chosen(_read(Path("/sys/kernel/mm/transparent_hugepage/enabled"))),
         open_files=_open_files(),
         noexec=bool(os.statvfs(".").f_flag & os.ST_NOEXEC),
-        proxies=tuple(
-            name for name in os.environ if name.lower() in _PROXIES and os.environ[name].strip()
-        ),
+        proxies=tuple(name for name in _PROXIES if os.environ.get(name, "").strip()),
         interfaces=find_interfaces(),
         resolved=resolve_all(question.names),
         gpu_use=find_gpu_use(),

@@ -13,6 +13,7 @@ import pytest
 from agents import ROOT, AgentProcess, wait_until_gone
 from test_gpus import EIGHT, fake_nvidia_smi
 
+from perftest import protocol
 from perftest.gpus import find_gpu_use, parse_gpu_use
 from perftest.inspection import chosen, instruction_sets
 from perftest.networks import find_interfaces, resolve_all
@@ -23,6 +24,7 @@ from perftest.protocol import (
     ErrandFailed,
     Inspect,
     Inspection,
+    MessageError,
     ParameterCount,
 )
 
@@ -171,3 +173,18 @@ def test_a_name_that_takes_too_long_does_not_hold_up_the_others(
     late, quick = resolve_all(("slow.invalid", "quick.invalid"))
     assert quick.addresses == ("127.0.0.1",)
     assert late.problem.startswith("no answer within")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"type":"clock_reading","asked":1,"clock":-1}',
+        b'{"type":"clock_reading","asked":1,"clock":1e300}',
+        b'{"type":"parameter_count","model":"m","sizes":[4,-4],"problem":""}',
+        b'{"type":"parameter_count","model":"m","sizes":[true],"problem":""}',
+        b'{"type":"inspection"}',
+    ],
+)
+def test_what_no_node_can_be_is_no_message(line: bytes) -> None:
+    with pytest.raises(MessageError):
+        protocol.decode(line)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from perftest.records import MessageError
+
+# More of anything, or a larger number, no honest node has.
+_MOST_ITEMS = 16384
+_MOST_NUMBER = float(1 << 60)
+_LATEST_CLOCK = 1e11
 
 
 @dataclass(frozen=True)
@@ -18,6 +26,9 @@ class ClockReading:
 
     asked: float
     clock: float
+
+    def __post_init__(self) -> None:
+        _check_numbers(_LATEST_CLOCK, self.clock)
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,9 @@ class NetworkInterface:
     mtu: int
     virtual: bool
 
+    def __post_init__(self) -> None:
+        _check_numbers(_MOST_NUMBER, self.speed_mbit or 0, self.mtu)
+
 
 @dataclass(frozen=True)
 class ResolvedName:
@@ -61,6 +75,9 @@ class GpuUse:
     used_mib: int
     utilization_percent: int | None
     processes: int
+
+    def __post_init__(self) -> None:
+        _check_numbers(_MOST_NUMBER, self.used_mib, self.utilization_percent or 0, self.processes)
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,12 @@ class Inspection:
     resolved: tuple[ResolvedName, ...]
     gpu_use: tuple[GpuUse, ...]
 
+    def __post_init__(self) -> None:
+        _check_numbers(_MOST_NUMBER, self.load, self.memory_available_bytes)
+        _check_numbers(_MOST_NUMBER, self.swap_used_bytes, self.open_files)
+        _check_items(self.instruction_sets, self.proxies, self.interfaces, self.resolved)
+        _check_items(self.gpu_use)
+
 
 @dataclass(frozen=True)
 class CountParameters:
@@ -105,6 +128,9 @@ class ParameterCount:
     sizes: tuple[int, ...]
     problem: str
 
+    def __post_init__(self) -> None:
+        _check_numbers(_MOST_NUMBER, *self.sizes)
+
 
 @dataclass(frozen=True)
 class ErrandFailed:
@@ -112,3 +138,14 @@ class ErrandFailed:
 
     errand: str
     error: str
+
+
+def _check_numbers(most: float, *values: float) -> None:
+    """Raises MessageError for one that is negative, too large or no number at all."""
+    if not all(math.isfinite(value) and 0 <= value <= most for value in values):
+        raise MessageError("a number that no node has")
+
+
+def _check_items(*lists: tuple[object, ...]) -> None:
+    if any(len(items) > _MOST_ITEMS for items in lists):
+        raise MessageError(f"a list of more than {_MOST_ITEMS}")
