@@ -17,6 +17,7 @@ from launcher.errors import NodesFailed, UsageError
 from launcher.nodes import Node
 from launcher.provenance import new_run_id
 from launcher.session import Session
+from launcher.terminal import console
 from perftest.protocol import Leftover
 
 _RUN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")
@@ -38,7 +39,7 @@ def clean(run: str, dry_run: bool, **values: Any) -> None:
             f"{run[:80]!r} is not the id of a run", "an id as `runtest clean` shows it"
         )
     where = options.make_where(values, None)
-    err = Console(stderr=True, highlight=False, emoji=False)
+    err = console(stderr=True)
     nodes, transport = find_nodes(where, err)
     session_id = new_run_id(datetime.now(timezone.utc))
     with Session(nodes, transport, node_options(where), session_id) as session:

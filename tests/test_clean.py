@@ -267,6 +267,24 @@ def test_a_full_disk_is_told_with_what_helps(
 
 
 @pytest.mark.network
+def test_what_cannot_be_removed_is_told_and_the_rest_goes(
+    hosts: NamespaceHosts, tmp_path: Path, folder: Path
+) -> None:
+    leave_directory(folder, OLD)
+    leave_directory(folder, STUCK)
+    mounted = f"{REMOTE}/{folder.name}/{STUCK}/runs"
+    hosts.run(0, ["mount", "-t", "tmpfs", "tmpfs", mounted])
+    try:
+        done = clean(hosts, tmp_path)
+    finally:
+        hosts.run(0, ["umount", mounted])
+    assert done.returncode == 1
+    assert "removed 1 directory" in done.stdout
+    assert f"{STUCK} could not be removed: " in " ".join(done.stderr.split())
+    assert [path.name for path in folder.iterdir()] == [STUCK]
+
+
+@pytest.mark.network
 def test_this_machine_is_cleaned_without_ssh(
     hosts: NamespaceHosts, tmp_path: Path, folder: Path, start: Callable[..., int]
 ) -> None:
