@@ -13,6 +13,7 @@ from perftest.protocol import (
     NAME_UNKNOWN,
     NO_ROUTE,
     OUTCOMES,
+    PARAMETER_SERVER,
     REACHED,
     REFUSED,
     STRANGER,
@@ -24,6 +25,9 @@ PORT_TAKEN = "port taken"
 NO_ANSWER = "its node does not answer"
 NOT_LISTENING = "the other node does not answer"
 
+# Tries of all nodes together, and the fewest that one makes all the same.
+_MOST_TRIES = 1 << 16
+_FEWEST_TRIES = 16
 _MOST_PORTS_SHOWN = 6
 _MOST_LABELS_SHOWN = 3
 
@@ -61,25 +65,42 @@ def needed_pairs(plan: RunPlan) -> dict[int, tuple[Target, ...]]:
     A worker calls every parameter server, to run its part of the graph. Each side fetches the
     tensors that it needs from where they are made: a worker parameters, a server gradients from
     every worker, and the sign that an update is complete from every other server. Workers call each
-    other only where there are no servers. Nodes that share one network stack are one caller.
+    other only where there are no servers. Nodes that share one network stack are one caller. In a
+    run of very many nodes each tries an even share of its addresses, and together they try all.
     """
     if plan.job.strategy == SINGLE:
         return {}
     first: dict[tuple[str, str], int] = {}
     callers = [first.setdefault((h.machine, h.network), i) for i, h in enumerate(plan.hellos)]
-    needed: dict[int, dict[Target, None]] = defaultdict(dict)
+    tasks_of: dict[int, list[PlannedTask]] = defaultdict(list)
     for task in plan.tasks:
-        for other in _called_by(task, plan):
-            host, _, port = other.address.rpartition(":")
-            target = Target(other.node, host.strip("[]"), int(port))
-            needed[callers[task.node]][target] = None
-    return {node: tuple(targets) for node, targets in sorted(needed.items())}
+        tasks_of[callers[task.node]].append(task)
+    targets = {task: _target(task) for task in plan.tasks}
+    most = max(_FEWEST_TRIES, _MOST_TRIES // len(tasks_of))
+    return {
+        node: tuple(targets[task] for task in _share(_called_by(own, plan), most, rank))
+        for rank, (node, own) in enumerate(sorted(tasks_of.items()))
+    }
 
 
-def _called_by(task: PlannedTask, plan: RunPlan) -> Iterable[PlannedTask]:
-    if task in plan.servers or not plan.servers:
-        return (other for other in plan.tasks if other != task)
-    return plan.servers
+def _target(task: PlannedTask) -> Target:
+    host, _, port = task.address.rpartition(":")
+    return Target(task.node, host.strip("[]"), int(port))
+
+
+def _called_by(own: Sequence[PlannedTask], plan: RunPlan) -> list[PlannedTask]:
+    """Whom the tasks of one caller call; a task does not call itself."""
+    serves = any(task.place.role == PARAMETER_SERVER for task in own)
+    called = plan.tasks if serves or not plan.servers else plan.servers
+    return [task for task in called if len(own) > 1 or task != own[0]]
+
+
+def _share(tasks: list[PlannedTask], most: int, rank: int) -> list[PlannedTask]:
+    """At most `most` of them, spread evenly, and others for the next rank."""
+    count = len(tasks)
+    if count <= most:
+        return tasks
+    return [tasks[(rank + i * count // most) % count] for i in range(most)]
 
 
 def failures(

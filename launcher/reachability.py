@@ -31,7 +31,7 @@ from perftest.protocol import (
 )
 
 DEFAULT_SECONDS = 5.0
-_LISTENING_SECONDS = 3.0
+_LISTENING_SECONDS = 4.0
 # An agent may try many addresses in two waves; and the network in between takes its time.
 _WAVES = 2
 _SLACK_SECONDS = 1.0
@@ -122,7 +122,8 @@ class _Check:
 
     def try_all(self, ask: Callable[[tuple[ProbeTarget, ...]], Probe], seconds: float) -> None:
         """Have all nodes try those of their targets where somebody listens."""
-        for node in self._asked:
+        silent = self._ports.keys() - self._listening  # whoever was lost meanwhile, or hangs
+        for node in self._asked.keys() - silent:
             if tried := self._tried(node):
                 self._sent[node] = tried
                 some = (ProbeTarget(t.host, t.port, self._secrets[t.node]) for t in tried)

@@ -68,6 +68,16 @@ def test_an_address_of_many_colons_is_taken_apart_right() -> None:
     assert {target.host for target in needed_pairs(made)[0]} == {"fe80::1", "::1"}
 
 
+def test_very_many_nodes_share_the_tries_and_leave_no_address_out() -> None:
+    made = plan([hello(i) for i in range(600)])
+    needed = needed_pairs(made)
+    assert len(needed) == 600
+    assert sum(map(len, needed.values())) <= 1 << 16
+    tried = {target for targets in needed.values() for target in targets}
+    assert len(tried) == 1200
+    assert all(len(set(targets)) == len(targets) > 100 for targets in needed.values())
+
+
 # --- the report ------------------------------------------------------------------------------
 
 

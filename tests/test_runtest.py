@@ -145,6 +145,7 @@ def test_the_record_of_a_run_says_what_was_run_where_and_with_what(done: Done) -
     assert record["hellos"][0]["versions"]["tensorflow"]
     assert record["hellos"][0]["cpus"] == sorted(os.sched_getaffinity(0))
     assert record["finished"]["0"]["parameters"] == 3_274_634
+    assert 0 < record["seconds_reachability"] < 1, "and TensorFlow had the same ports after it"
     assert 0 < record["seconds_to_first_step"] < 120
     assert {phase["name"] for phase in record["startup"]} >= {"importing TensorFlow", "first step"}
 
