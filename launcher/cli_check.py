@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
 
 from launcher import cli_options as options
 from launcher.cli_shared import check_model, find_nodes, prepared
 from launcher.plan import check_options
+from launcher.terminal import console
 
 
 @click.command()
@@ -35,7 +35,7 @@ def check(model: str, num_nodes: int | None, batch_size: int, as_json: bool, **v
         check_model(model)
     asked = options.make_options(model, batch_size, values)
     where = options.make_where(values, num_nodes)
-    err = Console(stderr=True, highlight=False, emoji=False)
+    err = console(stderr=True)
     nodes, transport = find_nodes(where, err)
     check_options(asked, len(nodes))
     # Fabric is not needed before nodes are opened, nor pandas at all.
@@ -49,5 +49,5 @@ def check(model: str, num_nodes: int | None, batch_size: int, as_json: bool, **v
     if as_json:
         click.echo(check_json(verdict))
     else:
-        print_check(Console(highlight=False, emoji=False), verdict)
+        print_check(console(), verdict)
     return 1 if verdict.would_fail else 0

@@ -20,6 +20,7 @@ from launcher.cli_shared import check_logs, check_model, find_nodes, opened, pri
 from launcher.errors import UsageError
 from launcher.plan import check_options, make_plan
 from launcher.tasks import DEFAULT_FIRST_PORT, Options
+from launcher.terminal import console
 from launcher.training.config import ConfigError, TrainConfig, parse
 from launcher.training.view import TrainingDisplay
 
@@ -191,8 +192,8 @@ def _execute(
 ) -> None:
     check_model(config.options.model)
     check_logs(values["logs_dir"])
-    out = Console(highlight=False, emoji=False)
-    err = Console(stderr=True, highlight=False, emoji=False)
+    out = console()
+    err = console(stderr=True)
     print_notes(err, config.notes)
     where = options.make_where(values, num_nodes)
     nodes, transport = find_nodes(where, err)

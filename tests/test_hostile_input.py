@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from fuzz.targets import SEEDS, TARGETS
@@ -34,6 +36,13 @@ NASTY = (
     *(b"9" * 50, b"-1", b"[" * 2000, b'{"a":' * 500, b"\xc2\xb2", b"\xef\xbf\xbe", b"\xe2\x80\xae"),
     *(b",", b":", b"#", b"@", b"x" * 9999),
 )
+
+
+def test_all_that_is_printed_goes_through_the_one_console_that_lets_nothing_be_obeyed() -> None:
+    made = re.compile(r"(?<![\w.])Console\(")
+    launcher = Path(__file__).parent.parent / "launcher"
+    where = {path.name for path in launcher.rglob("*.py") if made.search(path.read_text())}
+    assert where == {"terminal.py"}, "launcher.terminal.console() makes them"
 
 
 @pytest.mark.parametrize("name", TARGETS)
