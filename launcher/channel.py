@@ -17,11 +17,13 @@ from launcher.outbox import Outbox
 from launcher.text import printable
 from launcher.transports.base import Connection, Transport
 from perftest import protocol
-from perftest.protocol import Heartbeat, MessageError
+from perftest.protocol import Heartbeat, Hello, MessageError
 
 # What a node's shell may print before the agent's first line.
 _MAX_BANNER_BYTES = 1 << 20
 _KEPT_ERROR_BYTES = 8 << 10
+# What the node's shell says of an agent that signal 9 has ended: nothing new.
+_OF_THE_SHELL = "Killed"
 
 
 class AgentChannel:
@@ -41,6 +43,7 @@ class AgentChannel:
         # Infinite before the first word, and while it is we who keep the node from being heard.
         self._heard = math.inf
         self._given_up = ""
+        self._pid = 0
         self._closed = False
         self.error: NodeError | None = None
         self.ended = threading.Event()
@@ -83,8 +86,8 @@ class AgentChannel:
 
     def kill(self) -> None:
         """Kill the agent, where its node can be reached; its tasks die with it."""
-        if self._connection is not None:
-            self._connection.kill()
+        if self._connection is not None and self._pid > 1:  # not all processes, whatever it said
+            self._connection.kill(self._pid)
 
     def close(self) -> None:
         """Let go of the connection; the agent sees the end of its input. May take a second."""
@@ -152,6 +155,8 @@ class AgentChannel:
             except BaseException:
                 self._events.let_go(self.index, reserved)
                 raise
+            if isinstance(message, Hello):
+                self._pid = message.pid
             if isinstance(message, Heartbeat):
                 self._events.let_go(self.index, reserved)
             else:
@@ -174,7 +179,8 @@ class AgentChannel:
         known = payload.bootstrap_error(self.node.label, status, said)
         if known is not None:
             return known
-        last = [line.strip() for line in said.splitlines() if line.strip()][-1:]
+        lines = [line.strip() for line in said.splitlines()]
+        last = [line for line in lines if line and line != _OF_THE_SHELL][-1:]
         if self._given_up:
             return ConnectionLost(self.node.label, self._given_up, self._by_hand)
         if status in (None, -1):

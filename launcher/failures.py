@@ -22,7 +22,8 @@ _ECHOES = {"UnavailableError", "AbortedError", "CancelledError"}
 
 _OUT_OF_MEMORY = (
     *("bad_alloc", "MemoryError", "ResourceExhaustedError", "out of memory", "OOM when allocating"),
-    "Cannot allocate memory",
+    *("Cannot allocate memory", "failed to map segment from shared object"),
+    "Resource temporarily unavailable",  # for one more thread
 )
 _SIGABRT, _SIGKILL = 6, 9
 _MOST_TAIL_LINES = 20

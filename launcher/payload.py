@@ -42,7 +42,8 @@ exec sh -c
 """
 
 # A shell of its own, so that the session stands in its environment, where `runtest clean` finds it.
-# It stays behind the agent, so that its directory goes even if the agent is killed. No program
+# It stays behind the agent, so that its directory goes even if the agent is killed and nobody hears
+# any more what the shell says of that (PIPE). No program
 # gets a path as an argument, not even for a moment: directories are entered, and the interpreter is
 # found on PATH by its file's name, which is also all that shows of it later.
 _WORK = r"""
@@ -99,7 +100,8 @@ cd -P -- "./$session" || fail 83 "cannot write in $where";
 leave() { cd -P .. && rm -rf -- "$session"; };
 : >.perftest-session || { leave; fail 83 "cannot write in $where"; };
 head -c "$size" | tar -xzf - || { leave; fail 84 "cannot unpack the program in $where"; };
-(unset PERFTEST_ROOT; run_python -m perftest.agent);
+trap "" PIPE;
+(trap - PIPE; unset PERFTEST_ROOT; run_python -m perftest.agent);
 status=$?;
 leave;
 exit $status

@@ -146,7 +146,9 @@ class _Run:
             raise
 
     def _await_ends(self, deadline: float) -> None:
-        self._ended |= {n for n in self._started_nodes if not self._session.is_open(n)}
+        for node in self._started_nodes - self._ended:
+            if error := self._session.why_closed(node):  # the news of it is still on its way
+                self._lose(node, error)
         if self._ended == self._started_nodes:
             return
         for event in self._session.events.until(deadline):
@@ -206,6 +208,8 @@ class _Run:
                 self._handle_task(event.node, what)
 
     def _lose(self, node: int, error: NodeError) -> None:
+        if self._ending and node in self._ended:
+            return  # all that was to come from it has come
         self._ended.add(node)
         if self._ending:
             self._outcome.problems.append(f"{error}: logs of this node may be missing")

@@ -49,6 +49,7 @@ def gather(greet: Greet, directory: Path, ports: Ports) -> Hello:
         machine=_first_line(Path("/proc/sys/kernel/random/boot_id")),
         network=os.readlink("/proc/self/ns/net"),
         free_ports=ports.keep(greet.ports),
+        pid=os.getpid(),
     )
 
 

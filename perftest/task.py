@@ -119,6 +119,8 @@ def _set_threads(job: Job) -> None:
 
 def describe(error: BaseException) -> str:
     """An exception as one printable line."""
+    while isinstance(error, ImportError) and error.__cause__ is not None:
+        error = error.__cause__  # NumPy wraps a page of advice around it
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return "".join(c if c.isprintable() else " " for c in text)[:500]

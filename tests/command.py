@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from agents import alive
@@ -31,11 +32,20 @@ def runtest(
 
 
 class Running:
-    """The command while it runs; killed when the block ends, if it is still there."""
+    """The command while it runs; killed when the block ends, if it is still there.
 
-    def __init__(self, *argv: object, cwd: Path, ignoring: signal.Signals | None = None) -> None:
+    inside: the words in front of it that start it elsewhere (`hosts.enter`).
+    """
+
+    def __init__(
+        self,
+        *argv: object,
+        cwd: Path,
+        ignoring: signal.Signals | None = None,
+        inside: Sequence[str] = (),
+    ) -> None:
         self.process = subprocess.Popen(
-            [RUNTEST, *map(str, argv)],
+            [*inside, RUNTEST, *map(str, argv)],
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

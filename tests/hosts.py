@@ -230,9 +230,13 @@ class NamespaceHosts:
         self, index: int, argv: Sequence[str], *, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside a host, without ssh."""
-        enter = ["nsenter", "--target", str(self._first_process(index)), "--mount", "--uts"]
-        enter += ["--ipc", "--net", "--pid", "--"]
-        return subprocess.run([*enter, *argv], check=check, capture_output=True, text=True)
+        words = [*self.enter(index), *argv]
+        return subprocess.run(words, check=check, capture_output=True, text=True)
+
+    def enter(self, index: int) -> list[str]:
+        """The words in front of a command that is to run inside a host."""
+        words = ["nsenter", "--target", str(self._first_process(index)), "--mount", "--uts"]
+        return [*words, "--ipc", "--net", "--pid", "--"]
 
     def path(self, index: int, inside: str) -> Path:
         """Where this machine finds a host's own file or folder (of its private /tmp, say)."""

@@ -23,6 +23,7 @@ from perftest.protocol import (
     Go,
     Heartbeat,
     Log,
+    Paused,
     Phase,
     PortRequest,
     Ready,
@@ -135,6 +136,15 @@ def test_a_stopped_task_is_ended_too(tmp_path: Path) -> None:
         agent.send(Finish("r1"))
         assert agent.next(RunEnded, seconds=3.0).problems == ()
         assert not alive(pids[0])
+
+
+def test_a_task_that_is_stopped_and_goes_on_is_told(tmp_path: Path) -> None:
+    with AgentProcess(tmp_path, STAYS) as agent:
+        agent.start()
+        pid = pids_said(agent, 1)[0]
+        for number, stopped in ((signal.SIGSTOP, True), (signal.SIGCONT, False)):
+            os.kill(pid, number)
+            assert agent.next(Paused, seconds=3.0) == Paused("r1", "worker", 0, pid, stopped)
 
 
 def test_what_a_task_started_is_ended_with_it(tmp_path: Path) -> None:

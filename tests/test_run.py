@@ -11,6 +11,7 @@ import pytest
 from scripted import HELLO, Played, ScriptedTransport
 from test_strategies import Quiet
 
+from launcher import failures
 from launcher.errors import (
     ConnectionLost,
     NodeError,
@@ -42,6 +43,7 @@ from perftest.protocol import (
     Heartbeat,
     Hello,
     Log,
+    Paused,
     Phase,
     Ready,
     RunEnded,
@@ -248,6 +250,78 @@ def test_the_cause_is_reported_and_not_its_echo() -> None:
         node.say(Exited("r", "ps", 1, None, 9, ()))
 
     assert "ps 1 ended with signal 9" in str(failure(starting_then(say)))
+
+
+def test_a_link_that_is_given_up_seconds_later_explains_what_a_worker_says() -> None:
+    def say(node: Played) -> None:
+        node.say(FromTask("r", "worker", 1, Failed("UnavailableError: Socket closed")))
+        node.say(Exited("r", "worker", 1, 1, None, ()))
+
+    def cut(node: Played) -> None:
+        node.greet()
+        node.hear(Start)
+        time.sleep(2.0)  # what TCP takes to give up a silent link, if far less
+        node.leave(-1)
+
+    error = failure(starting_then(say), cut)
+    assert str(error).startswith(
+        "node0 (nodes, line 1): the connection to the agent was lost; ps 0,"
+    )
+
+
+def test_an_echo_that_nothing_explains_is_told_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(failures._PATIENCE_SECONDS, failures.ECHO, 0.5)
+    text = Failed("UnavailableError: Socket closed")
+    error = failure(starting_then(lambda node: node.say(FromTask("r", "worker", 1, text))))
+    assert error.reason.startswith("worker 1 lost its connection to another task: Unavailable")
+    assert "reach each other at host0:2222, host1:2223" in error.mend
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        FromTask("r", "worker", 1, Failed("ResourceExhaustedError: OOM when allocating tensor")),
+        FromTask("r", "worker", 1, Failed("MemoryError")),
+        Exited("r", "worker", 1, None, 6, ("what(): std::bad_alloc",)),
+        Exited("r", "worker", 1, None, 9, ()),
+    ],
+)
+def test_what_is_or_may_be_want_of_memory_is_called_that(what: object) -> None:
+    error = failure(starting_then(lambda node: node.say(what)))
+    assert "out of memory)" in error.reason
+    assert "a smaller batch than -b 32" in error.mend
+
+
+def test_a_stopped_task_is_named_when_another_does_not_get_on() -> None:
+    def script(node: Played) -> None:
+        node.say(Paused("r", "ps", 1, 77, True))
+        node.say(Paused("r", "worker", 1, 78, True))
+        node.say(Paused("r", "worker", 1, 78, False))
+
+    with pytest.raises(TaskFailed) as caught:
+        play(ScriptedTransport(good, node1=starting_then(script)), stall_seconds=0.5)
+    assert caught.value.reason.startswith("ps 1 is stopped (SIGSTOP, or a debugger), and worker 1")
+    assert "on node1, `kill -CONT 77`" in caught.value.mend
+
+
+def test_a_node_that_is_lost_while_a_good_run_is_ended_is_a_problem_and_no_failure() -> None:
+    def script(node: Played) -> None:
+        node.greet()
+        node.hear(Start)
+        node.say(FromTask("r", "worker", 1, steps(0, 1, False)))
+        node.say(FromTask("r", "worker", 1, Ready()))
+        node.hear(Go)
+        node.say(FromTask("r", "worker", 1, steps(1, 2, True)))
+        node.say(FromTask("r", "worker", 1, Finished(10, None, "CPU")))
+        node.hear(Finish)
+        node.leave(-1)
+
+    outcome = play(ScriptedTransport(good, node1=script))
+    assert len(outcome.finished) == 2
+    (problem,) = outcome.problems
+    assert problem.startswith("node1 (nodes, line 2): the connection to the agent was lost")
 
 
 def test_a_task_that_says_why_it_fails_is_believed() -> None:

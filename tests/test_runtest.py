@@ -167,7 +167,7 @@ def test_the_plots_are_drawn_again_without_nodes_or_tensorflow(done: Done) -> No
     assert set(before) == {"deepmnist_b32.svg", "resnet50_b4.svg"}
 
 
-# Faults, in the middle of a run on two hosts.
+# In the middle of a run on two hosts; test_faults_during.py has what may go wrong then.
 
 
 @pytest.fixture
@@ -177,47 +177,6 @@ def on_hosts(hosts: NamespaceHosts, tmp_path: Path) -> Iterator[Running]:
         running.wait_for("measuring")
         yield running
     assert nothing_left(hosts, 40.0)
-
-
-@pytest.mark.network
-def test_kill_9_of_the_launcher_leaves_nothing_on_any_node(
-    on_hosts: Running, hosts: NamespaceHosts
-) -> None:
-    assert len(hosts.processes(0)) >= 3
-    on_hosts.process.kill()
-    assert nothing_left(hosts, 2.0)
-
-
-@pytest.mark.network
-@pytest.mark.parametrize("victim", ["perftest.agent", "perftest.task"])
-def test_kill_9_of_an_agent_or_a_task_ends_the_run_with_the_reason(
-    on_hosts: Running, hosts: NamespaceHosts, victim: str
-) -> None:
-    found = [process for process in hosts.processes(1) if victim in process.argv]
-    os.kill(found[0].pid, signal.SIGKILL)
-    assert on_hosts.end(20.0) == 1
-    assert nothing_left(hosts, 2.0)
-    errors = [line for line in on_hosts.said.splitlines() if line.startswith("runtest: ")]
-    assert len(errors) == 1, on_hosts.said
-    assert errors[0].startswith("runtest: node1 (")
-    assert "Traceback" not in on_hosts.said
-    says = "the agent ended with signal 9" if victim.endswith("agent") else "signal 9"
-    assert says in errors[0]
-
-
-@pytest.mark.network
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_run_leaves_nothing_and_exits_with_130(
-    on_hosts: Running, hosts: NamespaceHosts, number: signal.Signals, tmp_path: Path
-) -> None:
-    on_hosts.send(number)
-    assert on_hosts.end(10.0) == 130
-    assert nothing_left(hosts, 1.0)
-    assert "Traceback" not in on_hosts.said
-    (record,) = (tmp_path / "logs" / "runs").glob("*/run.json")
-    assert json.loads(record.read_text())["status"] == "failed"
-    assert (record.parent / "worker-0.log").exists(), "logs come home all the same"
-    assert not list((tmp_path / "logs").glob("*.csv")), "an unfinished run has no row"
 
 
 @pytest.mark.network

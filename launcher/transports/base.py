@@ -48,10 +48,9 @@ class Connection(ABC):
     def close(self) -> None:
         """Let go of the stream. The script sees the end of its input. Safe to call again."""
 
-    def kill(self) -> None:  # noqa: B027 - not every transport can
-        """Kill the script and what it became (SIGKILL), where it can be reached: it does not react.
-
-        Waits for nothing, and raises nothing.
+    def kill(self, pid: int) -> None:  # noqa: B027 - not every transport can
+        """Kill process `pid` of the node (SIGKILL) by another way than the script, which does not
+        react. Bounded in time; raises nothing.
         """
 
 

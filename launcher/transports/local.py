@@ -89,9 +89,9 @@ class LocalConnection(Connection):
         if self._process.poll() is None:
             threading.Thread(target=self._process.wait, name="reaper", daemon=True).start()
 
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+    def kill(self, pid: int) -> None:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 class _Pipe:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
+from paramiko.common import MSG_CHANNEL_REQUEST
 
 from launcher.errors import ConnectionLost
 from launcher.transports.base import Connection
@@ -18,6 +18,7 @@ from launcher.transports.ssh_errors import printable
 
 _CHUNK = 1 << 16
 _CLOSE_SECONDS = 1.0
+_KILL_SECONDS = 2.0
 # What paramiko may hold for us of each stream while we read slowly.
 _WINDOW = 1 << 20
 _PACKET = 1 << 15
@@ -115,23 +116,19 @@ class SshConnection(Connection):
         goodbye.join(_CLOSE_SECONDS)
         self._release()
 
-    def kill(self) -> None:
-        # By the signal request of RFC 4254, section 6.9, which sshd passes on to the process group
-        # of the command. On a dead link even this much would wait.
-        killing = threading.Thread(target=self._send_kill, name="ssh kill", daemon=True)
+    def kill(self, pid: int) -> None:
+        # On a dead link even this much would wait.
+        killing = threading.Thread(target=self._kill, args=(pid,), name="ssh kill", daemon=True)
         killing.start()
-        killing.join(_CLOSE_SECONDS)
+        killing.join(_KILL_SECONDS)
 
-    def _send_kill(self) -> None:
-        request = paramiko.Message()
-        request.add_byte(cMSG_CHANNEL_REQUEST)
-        request.add_int(self._channel.remote_chanid)
-        request.add_string("signal")
-        request.add_boolean(False)
-        request.add_string("KILL")
+    def _kill(self, pid: int) -> None:
+        # A second channel: sshd passes no signal on to what runs as root (it would have to be
+        # another process that does).
+        transport = self._channel.get_transport()
         with suppress(*_GONE):
-            transport: Any = self._channel.get_transport()
-            transport._send_user_message(request)
+            if transport is not None:
+                open_channel(transport, f"kill -9 {pid}", _KILL_SECONDS).recv_exit_status()
 
     def _say_goodbye(self) -> None:
         with suppress(*_GONE):

@@ -48,7 +48,8 @@ class Hello:
 
     machine: same for all agents of one machine (boot id).  network: same for all agents that share
     one set of ports.  cpus: processors that the agent may use,
-    threads of one core next to each other.  free_ports: kept for this session.
+    threads of one core next to each other.  free_ports: kept for this session.  pid: the agent's
+    process, for the case that it does not react any more.
     """
 
     version: int
@@ -67,3 +68,4 @@ class Hello:
     machine: str
     network: str
     free_ports: tuple[int, ...]
+    pid: int = 0
