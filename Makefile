@@ -9,11 +9,12 @@ bin := .venv/bin
 
 SECONDS_EACH := $(or $(SECONDS),60)
 
-.PHONY: help run test check fuzz venv venv-dev clean
+.PHONY: help run test test-faults check fuzz venv venv-dev clean
 
 help:
 	@echo 'make run     measure a small model on this machine: table, CSV and SVG (first time: 2 minutes)'
 	@echo 'make test    run all tests'
+	@echo 'make test-faults  run the tests of faults again and again (ROUNDS=20), until one fails'
 	@echo 'make check   look at format, lint and types'
 	@echo 'make fuzz    feed every parser with hostile input, for a minute each (SECONDS=60)'
 	@echo 'make clean   remove the environment and all that was built; the logs stay'
@@ -27,6 +28,9 @@ test: venv-dev
 	@bash scripts/system-packages sshd=openssh-server ssh=openssh-client ip=iproute2 \
 	    unshare=util-linux ps=procps || echo 'tests: those that need them are skipped' >&2
 	$(bin)/python -m pytest $(ARGS)
+
+test-faults: venv-dev
+	@bash scripts/fault-rounds $(or $(ROUNDS),20) $(ARGS)
 
 check: venv-dev
 	$(bin)/ruff format --check .

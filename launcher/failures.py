@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from launcher.errors import NodeError, TaskFailed
+from launcher.errors import NodeError, ProtocolError, TaskFailed
 from launcher.nodes import Node
 from launcher.tasks import PlannedTask, RunPlan
 from launcher.text import printable
-from perftest.protocol import Exited
+from perftest.protocol import AgentFailed, Exited
 
 # How much a failure explains: the end of a process or a link; what a task says of itself; and what
 # only follows from another failure.
@@ -71,6 +71,12 @@ def lost(error: NodeError, tasks: Sequence[PlannedTask]) -> NodeError:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     ran = f"; {', '.join(names[:_MOST_NAMES])}{more} ran there" if names else ""
     return type(error)(error.node, f"{error.reason}{ran}", error.mend)
+
+
+def refused(node: Node, what: AgentFailed) -> NodeError:
+    """What an agent could not do that it was asked to."""
+    mend = f"look at the disk, the memory and the limits (`ulimit -a`) of {node.alias}"
+    return ProtocolError(node.label, printable(what.error), mend)
 
 
 def exited(plan: RunPlan, node: Node, what: Exited) -> tuple[int, TaskFailed]:

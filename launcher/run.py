@@ -16,6 +16,7 @@ from launcher.failures import (
     complained,
     exited,
     lost,
+    refused,
     stalled,
 )
 from launcher.inbox import Event
@@ -53,6 +54,7 @@ _ENDING_SECONDS = 20.0
 # What a node may send of each, whatever it says: an agent of ours sends less.
 _MOST_PHASES = 20
 _MOST_PROBLEMS = 20
+_OF_A_RUN = (FromTask, Exited, Log, Paused, RunEnded)
 
 
 def execute(
@@ -156,19 +158,15 @@ class _Run:
             if self._ended == self._started_nodes:
                 return
         for node in sorted(self._started_nodes - self._ended):
-            self._outcome.problems.append(
-                f"{self._label(node)}: the agent did not say within "
-                f"{_ENDING_SECONDS:.0f} s that the run has ended; it was killed"
-            )
+            late = f"did not say within {_ENDING_SECONDS:.0f} s that the run has ended"
+            self._outcome.problems.append(f"{self._label(node)}: the agent {late}; it was killed")
             self._session.kill(node)
 
     def _gather_causes(self) -> None:
         """Wait for a failure that explains the first one better."""
         while (left := self._failures.patience_seconds) > 0:
-            try:
+            with suppress(queue.Empty):
                 self._handle(self._session.events.get(timeout=left))
-            except queue.Empty:
-                return
 
     def _check_progress(self) -> None:
         """A run in which a worker does not get on has failed, whatever keeps it."""
@@ -191,10 +189,8 @@ class _Run:
         if isinstance(what, NodeError):
             self._lose(event.node, what)
         elif isinstance(what, AgentFailed):
-            self._fail(CAUSE, self._agent_error(event.node, what))
-        elif (
-            isinstance(what, (FromTask, Exited, Log, Paused, RunEnded)) and what.run_id == self._id
-        ):
+            self._fail(CAUSE, refused(self._plan.nodes[event.node], what))
+        elif isinstance(what, _OF_A_RUN) and what.run_id == self._id:
             if isinstance(what, RunEnded):
                 if event.node in self._ended:
                     return
@@ -216,11 +212,6 @@ class _Run:
         else:
             self._fail(CAUSE, lost(error, [t for t in self._plan.tasks if t.node == node]))
 
-    def _agent_error(self, node: int, what: AgentFailed) -> NodeError:
-        alias = self._plan.nodes[node].alias
-        mend = f"look at the disk, the memory and the limits (`ulimit -a`) of {alias}"
-        return ProtocolError(self._label(node), printable(what.error), mend)
-
     def _handle_task(self, node: int, what: FromTask | Exited | Log | Paused) -> None:
         if isinstance(what, FromTask):
             self._handle_message(node, what)
@@ -239,9 +230,8 @@ class _Run:
             where = self._plan.nodes[node]
             self._fail(*complained(self._plan, where, what.role, what.index, message.error))
         elif what.role != WORKER:
-            self._fail(
-                COMPLAINT, ProtocolError(self._label(node), f"{what.role} {what.index} trains")
-            )
+            error = f"{what.role} {what.index} trains"
+            self._fail(COMPLAINT, ProtocolError(self._label(node), error))
         elif isinstance(message, Ready):
             self._take_ready(what.index)
         elif isinstance(message, StepTimes):

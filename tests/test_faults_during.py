@@ -192,7 +192,7 @@ def test_a_stopped_task_is_named_at_the_limit_for_a_stall(
 
 
 def test_an_outage_of_three_seconds_is_survived(hosts: NamespaceHosts, tmp_path: Path) -> None:
-    argv = (*CLUSTER, "--steps", 150, *reach(hosts, 0, 1))
+    argv = (*CLUSTER, "--steps", 100, *reach(hosts, 0, 1))
     with rows_intact(tmp_path / "logs", added=1), Running(*argv, cwd=tmp_path) as running:
         running.wait_for(MEASURING)
         hosts.link_down(1)
@@ -203,7 +203,7 @@ def test_an_outage_of_three_seconds_is_survived(hosts: NamespaceHosts, tmp_path:
         assert running.end(60.0) == 0, running.said
     row = pd.read_csv(tmp_path / "logs" / SMALL_LOG).iloc[-1]
     assert row["max"] > 2.5, "the outage came before or after the measured steps"
-    assert row["measured_steps"] == 150
+    assert row["measured_steps"] == 100
     assert_nothing_left(hosts)
 
 
@@ -230,7 +230,7 @@ def test_a_node_of_a_parameter_server_that_goes_off_is_the_cause_and_not_what_wo
 def test_a_node_of_a_worker_whose_cable_is_cut_is_named_and_clean_once_it_is_mended(
     hosts: NamespaceHosts, tmp_path: Path
 ) -> None:
-    with run_on(hosts, tmp_path) as running:
+    with run_on(hosts, tmp_path, until=LOGGING) as running:
         hosts.link_down(1)
         try:
             done = ended(running, 15.0)
