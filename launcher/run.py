@@ -170,8 +170,7 @@ class _Run:
 
     def _check_progress(self) -> None:
         """A run in which a worker does not get on has failed, whatever keeps it."""
-        now = time.monotonic()
-        if now < self._next_look:
+        if (now := time.monotonic()) < self._next_look:
             return
         self._next_look = now + _LOOK_SECONDS
         waiting = self._ready if len(self._ready) < self._workers else set()
@@ -195,10 +194,9 @@ class _Run:
                 if event.node in self._ended:
                     return
                 self._ended.add(event.node)
+                problems = map(printable, what.problems[:_MOST_PROBLEMS])
                 label = self._label(event.node)
-                self._outcome.problems += [
-                    f"{label}: {printable(problem)}" for problem in what.problems[:_MOST_PROBLEMS]
-                ]
+                self._outcome.problems += [f"{label}: {problem}" for problem in problems]
             elif (event.node, what.role, what.index) in self._owned:
                 # No node can speak, or write logs, for another.
                 self._handle_task(event.node, what)
