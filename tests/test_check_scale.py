@@ -40,7 +40,7 @@ def test_each_link_of_the_ring_is_measured_once_and_no_node_twice_at_a_time(node
 
 
 def test_a_thousand_nodes_are_judged_and_told_in_seconds() -> None:
-    count, others = 1000, 128
+    count, others = 1000, 40
     addresses = [f"10.0.{i // 200}.{i % 200 + 1}" for i in range(count)]
     states = []
     for i, address in enumerate(addresses):
@@ -59,10 +59,9 @@ def test_a_thousand_nodes_are_judged_and_told_in_seconds() -> None:
             )
         )
     links = tuple(
-        Link(i, (i + step) % count, port, True, 0.001, 1e9 if step == 1 else None)
+        Link(i, (i + step) % count, 2222, True, 0.001, 1e9 if step == 1 else None)
         for i in range(count)
         for step in range(1, others + 1)
-        for port in (2222, 2230)
     )
     facts = Checked(Options("resnet50"), tuple(states), links, COUNT, "n0")
     before = time.process_time()
@@ -70,4 +69,4 @@ def test_a_thousand_nodes_are_judged_and_told_in_seconds() -> None:
     assert verdict.mark == OK
     print_check(Console(file=io.StringIO(), width=80), verdict)
     assert '"would_fail": false' in check_json(verdict)
-    assert time.process_time() - before < 30.0
+    assert time.process_time() - before < 15.0
