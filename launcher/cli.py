@@ -62,7 +62,7 @@ def main_group() -> None:
     \b
     runtest -m deepmnist                          on this machine
     runtest -m resnet -h nodes -n 2 -g 2 -b 32    on two machines of a nodes file
-    runtest check -m resnet -h nodes              what would stop that, or limit it
+    runtest check -m resnet -h nodes              what would stop or limit that
     runtest scale -m resnet -h nodes -g 2 -x 4    on 1, 2 and 4 of their GPUs
     """
 
