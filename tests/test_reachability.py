@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,19 @@ def test_a_run_of_one_process_tries_nothing(hosts: NamespaceHosts) -> None:
         plan = make_plan(asked, session.nodes, session.hellos)
         check_reachability(session, plan)
         assert session.reached == set()
+
+
+def test_only_ways_that_tensorflow_will_use_are_tried() -> None:
+    with NamespaceHosts(3) as three, opened(three, read_nodes(three.nodes_file())) as session:
+        # Workers do not call each other; with a server on each of their nodes they would have to.
+        one_server = replace(ASKED, parameter_servers=1)
+        with rule(three, 1, "from", three.hosts[2].address, "blackhole"):
+            plan = make_plan(one_server, session.nodes, session.hellos)
+            assert check_reachability(session, plan, seconds=1.0) < 1.0
+            with pytest.raises(NodesFailed) as caught:
+                check_reachability(session, planned(session), seconds=1.0)
+    told = sorted(str(failure) for failure in caught.value.failures)
+    assert [text.split(" (")[0] for text in told] == ["node1", "node2"], told
 
 
 # --- single addresses ------------------------------------------------------------------------
