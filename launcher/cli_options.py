@@ -131,10 +131,17 @@ training_options = _together(
     ),
     click.option(
         "--strategy",
-        type=click.Choice(["parameter_server", "single"]),
+        type=click.Choice(["parameter_server", "all_reduce", "single"]),
         default="parameter_server",
         show_default=True,
         help="Where parameters live and how gradients meet.",
+    ),
+    click.option(
+        "--communication",
+        type=click.Choice(["auto", "ring", "nccl"]),
+        default="auto",
+        show_default=True,
+        help="How all_reduce adds up gradients. auto: NCCL between GPUs, else a ring over gRPC.",
     ),
     click.option(
         "--sync/--async",
@@ -232,6 +239,7 @@ def make_options(model: str, batch_size: int, values: dict[str, Any]) -> Options
         batch_size=batch_size,
         gpus_per_node=values["gpus_per_node"],
         strategy=values["strategy"],
+        communication=values["communication"],
         synchronous=values["synchronous"],
         parameter_servers=values["num_ps"],
         backup_workers=values["backup_workers"],

@@ -104,8 +104,9 @@ def complained(
         reason = f"{role} {index} lost its connection to another task: {printable(text)}"
         mend = f"{_reach(plan)}; {_where_to_look(role, index)}"
         return ECHO, TaskFailed(node.label, reason, mend)
-    reason = f"{role} {index} failed: {printable(text)}"
-    mend = _where_to_look(role, index)
+    what, _, known_mend = printable(text).partition(". Try: ")
+    reason = f"{role} {index} failed: {what}"
+    mend = known_mend or _where_to_look(role, index)
     if _is_out_of_memory(text):
         reason += " (out of memory)"
         mend = f"{_less_memory(plan)}; {mend}"

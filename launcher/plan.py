@@ -16,7 +16,14 @@ from launcher.placement import (
     usable_gpus,
     workers_of_nodes,
 )
-from launcher.tasks import PARAMETER_SERVER_STRATEGY, SINGLE, Options, PlannedTask, RunPlan
+from launcher.tasks import (
+    ALL_REDUCE,
+    PARAMETER_SERVER_STRATEGY,
+    SINGLE,
+    Options,
+    PlannedTask,
+    RunPlan,
+)
 from perftest.protocol import VERSION, Cluster, Greet, Hello, Job, PortRequest
 
 
@@ -27,7 +34,7 @@ def check_options(options: Options, nodes: int) -> None:
         asked = workers if options.workers else f"{nodes} × {options.gpus_per_node}"
         raise PlanError(
             f"--strategy single is one process, not {asked}",
-            "-n 1 -g 1, or --strategy parameter_server",
+            "-n 1 -g 1, or another --strategy",
         )
     if options.strategy != PARAMETER_SERVER_STRATEGY:
         given = {
@@ -41,6 +48,11 @@ def check_options(options: Options, nodes: int) -> None:
                     f"{option} has no meaning with --strategy {options.strategy}",
                     f"leave out {option}, or --strategy parameter_server",
                 )
+    if options.strategy != ALL_REDUCE and options.communication != "auto":
+        raise PlanError(
+            f"--communication has no meaning with --strategy {options.strategy}",
+            "leave out --communication, or --strategy all_reduce",
+        )
     if options.backup_workers >= workers:
         raise PlanError(
             f"--backup-workers {options.backup_workers} leaves none of {workers} to wait for",
@@ -100,6 +112,7 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         ),
         model_options=dict(options.model_options),
         image_shape=options.image_shape,
+        communication=options.communication,
         data=options.data,
         optimizer=options.optimizer,
         training=options.training,

@@ -12,6 +12,7 @@ DEFAULT_FIRST_PORT = 2222
 
 SINGLE = "single"
 PARAMETER_SERVER_STRATEGY = "parameter_server"
+ALL_REDUCE = "all_reduce"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Options:
     stall_seconds: float = 60.0
     model_options: Mapping[str, float | int | bool | str] = field(default_factory=dict)
     image_shape: tuple[int, ...] = ()
+    communication: str = "auto"
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     training: Training | None = None

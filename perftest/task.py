@@ -122,7 +122,9 @@ def describe(error: BaseException) -> str:
     while isinstance(error, ImportError) and error.__cause__ is not None:
         error = error.__cause__  # NumPy wraps a page of advice around it
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    name = type(error).__name__
+    is_ours = type(error).__module__.partition(".")[0] in ("perftest", "models")  # says it in words
+    text = (lines[0] if is_ours else f"{name}: {lines[0]}") if lines else name
     return "".join(c if c.isprintable() else " " for c in text)[:500]
 
 

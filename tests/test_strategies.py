@@ -82,6 +82,13 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 @pytest.fixture(scope="module")
+def adding_up(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Four workers on two nodes with batches of 8 that add up their gradients among themselves."""
+    folder = tmp_path_factory.mktemp("reduce")
+    return train(folder, "reduce", 2, batch_size=8, gpus_per_node=2, strategy="all_reduce")
+
+
+@pytest.fixture(scope="module")
 def each_by_itself(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The same four workers, asynchronous."""
     folder = tmp_path_factory.mktemp("async")
@@ -96,6 +103,22 @@ def test_four_synchronous_workers_train_as_one_process_with_four_times_the_batch
     assert together.finished[0].parameter_norm == pytest.approx(
         alone.finished[0].parameter_norm, rel=1e-6
     )
+
+
+def test_four_workers_that_add_up_gradients_train_as_one_process_with_four_times_the_batch(
+    alone: Outcome, adding_up: Outcome
+) -> None:
+    np.testing.assert_allclose(losses(adding_up), losses(alone), rtol=2e-6)
+    assert adding_up.finished[0].parameter_norm == pytest.approx(
+        alone.finished[0].parameter_norm, rel=1e-6
+    )
+
+
+def test_a_worker_that_adds_up_knows_the_time_of_its_own_part(adding_up: Outcome) -> None:
+    table = steps(adding_up)
+    measured = table[table["phase"] == "measured"]
+    assert (measured["compute_seconds"] > 0).all()
+    assert (measured["compute_seconds"] < measured["seconds"] * 1.05).all()
 
 
 def test_the_loss_falls_so_that_the_comparison_means_something(alone: Outcome) -> None:
@@ -143,7 +166,7 @@ def test_updates_need_not_wait_for_backup_workers(tmp_path: Path, alone: Outcome
 
 
 def test_every_strategy_is_found_by_its_file_name() -> None:
-    assert names() == ["parameter_server", "single"]
+    assert {"all_reduce", "parameter_server", "single"} <= set(names())
     assert callable(load("single"))
     with pytest.raises(ValueError, match="no strategy 'os'"):
         load("os")

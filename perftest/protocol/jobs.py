@@ -24,6 +24,7 @@ class Job:
 
     batch_size: images per worker and step.  aggregate: how many workers' gradients make an update
     (the number of workers less the backup workers).  steps are counted per worker.
+    communication: auto, ring or nccl, how all_reduce adds up gradients.
     image_shape: height, width, channels, where they are not the model's own (empty: they are).
     training: None for a measurement.  *_threads: of TensorFlow's pools (0: what it chooses).
     """
@@ -41,6 +42,7 @@ class Job:
     cluster: Cluster
     model_options: dict[str, float | int | bool | str] = field(default_factory=dict)
     image_shape: tuple[int, ...] = ()
+    communication: str = "auto"
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     training: Training | None = None

@@ -145,10 +145,12 @@ class Single:
             with tf.device(self._device):
                 images, labels = (tf.constant(each) for each in self._batches.fixed)
             fixed: Callable[[], Any] = tf.function(autograph=False)(
-                lambda: self._train(images, labels, None)
+                lambda: self._replica(images, labels, None)
             )
             return fixed
-        fed = tf.function(self._train, autograph=False, input_signature=self._batches.batch_shapes)
+        fed = tf.function(
+            self._replica, autograph=False, input_signature=self._batches.batch_shapes
+        )
 
         def update() -> Any:
             batch = self._batches.next()
@@ -156,11 +158,21 @@ class Single:
 
         return update
 
+    def _replica(self, images: Any, labels: Any, weights: Any) -> Any:
+        """One step, in the graph of a function."""
+        return self._train(images, labels, weights)
+
+    def _combined(self, gradients: list[Any]) -> list[Any]:
+        """What all processes' gradients come to."""
+        return gradients
+
     def _train(self, images: Any, labels: Any, weights: Any) -> Any:
         """The loss, and as its effect one update of parameters, slots and state."""
         values = [parameter.read_value() for parameter in self.parameters]
         result = training.step(self.model, values, self.state, images, labels, weights)
-        gradients = training.decayed(result.gradients, values, self._job.optimizer.weight_decay)
+        gradients = training.decayed(
+            self._combined(result.gradients), values, self._job.optimizer.weight_decay
+        )
         updates = self._updates.read_value()
         slots = zip(*self.slots.values(), strict=True) if self.slots else [()] * len(values)
         for parameter, own, gradient in zip(self.parameters, slots, gradients, strict=True):
