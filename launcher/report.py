@@ -78,6 +78,8 @@ def _rows(row: RunRow) -> list[tuple[str, str]]:
 def _strategy(row: RunRow) -> str:
     if row.strategy == "single":
         return "single process"
+    if row.strategy == "all_reduce":
+        return "all_reduce, synchronous, every worker with all parameters"
     text = f"{row.strategy}, {'synchronous' if row.sync else 'asynchronous'}"
     text += f", {row.parameter_servers} parameter server{'s' * (row.parameter_servers != 1)}"
     if row.backup_workers:
