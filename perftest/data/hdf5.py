@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +28,7 @@ from perftest.data.order import Run
 from perftest.protocol import TEST, TRAIN, VALIDATION, Data
 
 _SUFFIXES = (".h5", ".hdf5", ".hdf")
-# Read at once and turned while it is still in the processor's cache.
-_PIECE_BYTES = 512 << 10
-# Of the library, for a chunk that it has unpacked and that is wanted piece by piece.
-_CHUNK_CACHE_BYTES = 64 << 20
+_MOST_PLACES = 512  # of one call to the system, which takes 1,024
 
 
 def files(path: str) -> list[Path]:
@@ -110,89 +104,74 @@ class HDF5:
         """Blocks of the files in random order, mixed within windows."""
         order.check_workers(self.samples(split), workers, f"{self.path}, {split}")
         share = pipeline.Share(batch_size, worker, workers, seed, shuffle, first_epoch, epochs)
-        return pipeline.dataset(self.readers[split], self.image_shape, share)
+        return pipeline.dataset(self.readers[split], share)
 
 
 class Reader:
     """Reads the images of one split's files."""
 
     def __init__(self, files: Sequence[ImageFile], image_shape: tuple[int, int, int]) -> None:
+        height, width, channels = image_shape
+        self.stored_shape = (channels, height, width)
         self.files = tuple(files)
         self.counts = tuple(file.samples for file in files)
         size = pipeline.samples_of(image_shape, pipeline.BLOCK_BYTES)
         # A compressed chunk is unpacked as a whole, whatever is wanted of it.
         self.blocks = tuple(math.ceil(size / file.chunk) * file.chunk for file in files)
-        height, width, channels = image_shape
-        self._shape = (channels, height, width)
-        self._at_once = pipeline.samples_of(image_shape, _PIECE_BYTES)
-        self._own = threading.local()
+        self._seen = [np.zeros(file.samples, bool) for file in files]
 
     def columns(self, run: Run) -> dict[str, np.ndarray]:
         """Labels and weights of a run."""
         every = self.files[run.file].columns
         return {name: values[run.start : run.stop] for name, values in every.items()}
 
+    def finish(self, images: Any) -> Any:
+        """(batch, C, H, W) to (batch, H, W, C)."""
+        import tensorflow as tf
+
+        return tf.transpose(images, [0, 2, 3, 1])
+
     def read(self, run: Run, images: Sequence[np.ndarray]) -> None:
-        """Read and turn the images of a run. Raises DataError for what is no picture."""
+        """Read the images of a run. Raises DataError for what cannot be read, or is no picture."""
         file = self.files[run.file]
         try:
-            with self._pieces(file) as fill:
-                for start in range(0, len(run), self._at_once):
-                    part = run.part(start, start + self._at_once)
-                    planes = self._scratch()[: len(part)]
-                    fill(part.start, planes)
-                    _check_finite(file.path, part.start, planes)
-                    _turn(planes, images[start:])
+            if file.offset is None:
+                _through_library(file, run, images)
+            else:
+                _from_offset(file, file.offset, run, images)
         except OSError as error:
             raise DataError(f"{at(file.path, DATA)}: cannot be read: {error}") from error
-
-    @contextmanager
-    def _pieces(self, file: ImageFile) -> Iterator[Callable[[int, np.ndarray], None]]:
-        """How to fill an array with the images from one on."""
-        if file.offset is None:
-            with h5py.File(file.path, "r", rdcc_nbytes=_CHUNK_CACHE_BYTES) as library:
-                yield partial(_through_library, library)
-            return
-        with file.path.open("rb", buffering=0) as opened:
-            yield partial(_from_offset, file, opened.fileno())
-
-    def _scratch(self) -> np.ndarray:
-        """This thread's memory for a piece."""
-        if not hasattr(self._own, "planes"):
-            self._own.planes = np.empty((self._at_once, *self._shape), np.float32)
-        planes: np.ndarray = self._own.planes
-        return planes
+        if not self._seen[run.file][run.start : run.stop].all():  # once is enough
+            _check_finite(file.path, run.start, images)
+            self._seen[run.file][run.start : run.stop] = True
 
 
-def _through_library(opened: Any, start: int, planes: np.ndarray) -> None:
-    where = np.s_[start : start + len(planes)]
-    opened[DATA].read_direct(planes, where, np.s_[: len(planes)])
+def _through_library(file: ImageFile, run: Run, images: Sequence[np.ndarray]) -> None:
+    with h5py.File(file.path, "r") as opened:
+        for image, values in zip(images, opened[DATA][run.start : run.stop], strict=True):
+            image[:] = values
 
 
-def _from_offset(file: ImageFile, descriptor: int, start: int, planes: np.ndarray) -> None:
-    """Raises DataError where the file ends too soon."""
-    assert file.offset is not None  # noqa: S101 # nobody else calls this
-    memory = memoryview(planes.data).cast("B")
-    offset = file.offset + start * planes[0].nbytes
-    done = 0
-    while done < len(memory):
-        count = os.preadv(descriptor, [memory[done:]], offset + done)
-        if count == 0:
-            number = start + done // planes[0].nbytes
-            raise DataError(f"{at(file.path, DATA)}: the file ends before its sample {number}")
-        done += count
+def _from_offset(file: ImageFile, offset: int, run: Run, images: Sequence[np.ndarray]) -> None:
+    """Read past the library: one call of the system, straight to where each image belongs.
+
+    Raises DataError where the file ends too soon.
+    """
+    places = [memoryview(image.data).cast("B") for image in images]
+    size = places[0].nbytes
+    with file.path.open("rb", buffering=0) as opened:
+        done = 0  # bytes of the run
+        while done < size * len(places):
+            whole, part = divmod(done, size)
+            left = [places[whole][part:], *places[whole + 1 : whole + _MOST_PLACES]]
+            count = os.preadv(opened.fileno(), left, offset + run.start * size + done)
+            if count == 0:
+                number = run.start + whole
+                raise DataError(f"{at(file.path, DATA)}: the file ends before its sample {number}")
+            done += count
 
 
-def _turn(planes: np.ndarray, images: Sequence[np.ndarray]) -> None:
-    """(N, C, H, W) into N images of (H, W, C). A channel at a time: twice as fast as at once."""
-    for image, channels in zip(images, planes, strict=False):
-        for channel in range(len(channels)):
-            image[..., channel] = channels[channel]
-
-
-def _check_finite(path: Path, start: int, planes: np.ndarray) -> None:
-    if np.isfinite(planes).all():
-        return
-    for number, image in enumerate(planes, start):
+def _check_finite(path: Path, start: int, images: Sequence[np.ndarray]) -> None:
+    for number, image in enumerate(images, start):
         if not np.isfinite(image).all():
             raise DataError(f"{at(path, DATA)}: sample {number} has a pixel that is not a number")

@@ -7,7 +7,9 @@ batches that tf.data fetches ahead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,21 +17,26 @@ from typing import Any, Protocol
 import numpy as np
 
 from perftest.data import Batch, order
+from perftest.data.memory import Pool
 from perftest.data.order import Run
 
 # What is read in one go, and what is mixed, in bytes of images.
 BLOCK_BYTES = 2 << 20
-WINDOW_BYTES = 64 << 20
+WINDOW_BYTES = 32 << 20
 _PREFETCHED_BATCHES = 2
+_FINISHED_AT_ONCE = 2
+_PATIENCE_SECONDS = 1e-4
+# What travels in one array, because each array that enters tf.data takes time.
+_NUMBERS = ("train_weights", "weights", "valid", "cut")
 # Reading waits for disks and networks, so that more threads than processors are of use.
 _THREADS = 4
-_ALIGNMENT = 64  # TensorFlow takes over what is so aligned, and copies anything else
 
 
 class Reader(Protocol):
     """What a kind of files must be able to do.
 
     counts: samples of each file.  blocks: how many of a file's samples are best read in one go.
+    stored_shape: of one image as it is read, float32.
     """
 
     @property
@@ -38,11 +45,14 @@ class Reader(Protocol):
     @property
     def blocks(self) -> Sequence[int]: ...
 
-    def read(self, run: Run, images: Sequence[np.ndarray]) -> None:
-        """Read the images of a run, the ith into images[i], (height, width, channels) float32.
+    @property
+    def stored_shape(self) -> Sequence[int]: ...
 
-        Called from several threads at once.
-        """
+    def read(self, run: Run, images: Sequence[np.ndarray]) -> None:
+        """Read the images of a run, the ith into images[i]. Called from several threads at once."""
+
+    def finish(self, images: Any) -> Any:
+        """TensorFlow's operations from stored images, (batch, ...), to those of Batch."""
 
     def columns(self, run: Run) -> dict[str, np.ndarray]:
         """Of each sample of a run: the fields of Batch but `images` and `valid`."""
@@ -66,130 +76,125 @@ def samples_of(image_shape: Sequence[int], size: int) -> int:
     return max(1, size // (4 * int(np.prod(image_shape))))
 
 
-def dataset(reader: Reader, image_shape: tuple[int, int, int], share: Share) -> Any:
+def dataset(reader: Reader, share: Share) -> Any:
     """The tf.data.Dataset of a worker's batches."""
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[tuple[np.ndarray, ...]]:
+        last = math.inf if share.epochs is None else share.first_epoch + share.epochs
+        memory = Pool((share.batch_size, *reader.stored_shape))
         epoch = share.first_epoch
-        with ThreadPoolExecutor(_THREADS, "read") as pool:
-            while share.epochs is None or epoch < share.first_epoch + share.epochs:
-                yield from _epoch(reader, image_shape, share, epoch, pool)
+        with ThreadPoolExecutor(_THREADS, "read") as threads:
+            while epoch < last:
+                yield from _Epoch(reader, share, epoch, memory, threads).batches()
                 epoch += 1
 
-    return from_batches(batches, image_shape, share.batch_size)
-
-
-def from_batches(
-    batches: Callable[[], Iterator[Batch]], image_shape: tuple[int, int, int], batch_size: int
-) -> Any:
-    """A tf.data.Dataset of what a generator yields."""
     import tensorflow as tf
 
-    one = tf.TensorSpec((batch_size,), tf.float32)
-    signature = Batch(
-        images=tf.TensorSpec((batch_size, *image_shape), tf.float32),
-        labels=tf.TensorSpec((batch_size,), tf.int64),
-        train_weights=one,
-        weights=one,
-        valid=one,
-        cut=one,
+    size = share.batch_size
+    signature = (
+        tf.TensorSpec((size, *reader.stored_shape), tf.float32),
+        tf.TensorSpec((size,), tf.int64),
+        tf.TensorSpec((len(_NUMBERS), size), tf.float32),
     )
+
+    def finish(images: Any, labels: Any, numbers: Any) -> Batch:
+        named = {name: numbers[row] for row, name in enumerate(_NUMBERS)}
+        return Batch(images=reader.finish(images), labels=labels, **named)
+
+    # A reading thread lets go of the interpreter's lock and takes it again for every few samples:
+    # the thread that hands over batches would get it only at the end of its patience, 5 ms.
+    sys.setswitchinterval(min(sys.getswitchinterval(), _PATIENCE_SECONDS))
     made = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return made.prefetch(_PREFETCHED_BATCHES)
+    return made.map(finish, num_parallel_calls=_FINISHED_AT_ONCE).prefetch(_PREFETCHED_BATCHES)
 
 
-def padding(image_shape: Sequence[int], batch_size: int) -> Batch:
-    """A batch of nothing but padding."""
-    zeros = np.zeros(batch_size, np.float32)
-    images = aligned((batch_size, *image_shape))
-    images[:] = 0
-    return Batch(images, np.zeros(batch_size, np.int64), zeros, zeros, zeros, zeros)
+@dataclass(frozen=True)
+class _Epoch:
+    """One worker's pass over a split."""
 
+    reader: Reader
+    share: Share
+    number: int
+    memory: Pool
+    threads: ThreadPoolExecutor
 
-def aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An array of float32 that TensorFlow need not copy; it holds anything."""
-    size = 4 * int(np.prod(shape))
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(np.float32).reshape(shape)
-
-
-def _epoch(
-    reader: Reader,
-    image_shape: tuple[int, int, int],
-    share: Share,
-    epoch: int,
-    pool: ThreadPoolExecutor,
-) -> Iterator[Batch]:
-    """A worker's batches of one epoch; while one window is used, the next one is read."""
-    parts = order.blocks(reader.counts, reader.blocks)
-    if share.shuffle:
-        sequence = order.generator(share.seed, epoch).permutation(len(parts))
-        parts = [parts[i] for i in sequence]
-    randoms = order.generator(share.seed, epoch, share.worker) if share.shuffle else None
-    total = sum(reader.counts)
-    first, last = order.share(total, share.worker, share.workers)
-    wanted = samples_of(image_shape, WINDOW_BYTES) // share.batch_size
-    size = max(1, wanted) * share.batch_size
-    pending: _Filling | None = None
-    made = 0
-    for window in order.windows(parts, first, last, size, randoms):
-        filling = _Filling(reader, image_shape, share.batch_size, window, pool)
+    def batches(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """Images, labels and numbers of each batch. The next window is read while one is used."""
+        share, samples = self.share, sum(self.reader.counts)
+        pending: _Window | None = None
+        made = 0
+        for window in self._windows():
+            reading = self._read(window)
+            made += len(reading.images)
+            if pending is not None:
+                yield from pending.batches(share.batch_size)
+            pending = reading
         if pending is not None:
-            yield from pending.batches()
-        made += len(filling)
-        pending = filling
-    if pending is not None:
-        yield from pending.batches()
-    for _ in range(made, order.steps(total, share.batch_size, share.workers)):
-        yield padding(image_shape, share.batch_size)
+            yield from pending.batches(share.batch_size)
+        for _ in range(made, order.steps(samples, share.batch_size, share.workers)):
+            yield self._padding()
 
+    def _windows(self) -> Iterator[order.Window]:
+        share = self.share
+        parts = order.blocks(self.reader.counts, self.reader.blocks)
+        randoms = None
+        if share.shuffle:
+            sequence = order.generator(share.seed, self.number).permutation(len(parts))
+            parts = [parts[i] for i in sequence]
+            randoms = order.generator(share.seed, self.number, share.worker)
+        first, last = order.share(sum(self.reader.counts), share.worker, share.workers)
+        batches = max(1, samples_of(self.reader.stored_shape, WINDOW_BYTES) // share.batch_size)
+        return order.windows(parts, first, last, batches * share.batch_size, randoms)
 
-class _Filling:
-    """A window whose batches are being filled by the threads of a pool."""
-
-    def __init__(
-        self,
-        reader: Reader,
-        image_shape: tuple[int, int, int],
-        batch_size: int,
-        window: order.Window,
-        pool: ThreadPoolExecutor,
-    ) -> None:
+    def _read(self, window: order.Window) -> _Window:
+        """Have the threads read a window."""
+        size = self.share.batch_size
         count = len(window.places)
-        self._size = batch_size
-        self._images = [aligned((batch_size, *image_shape)) for _ in range(-(-count // batch_size))]
-        self._images[-1][count - batch_size * (len(self._images) - 1) :] = 0
-        self._columns = self._placed(reader, window)
-        self._futures: list[Future[None]] = []
+        images = [self.memory.take() for _ in range(math.ceil(count / size))]
+        images[-1][count - size * (len(images) - 1) :] = 0
+        labels, numbers = _placed(self.reader, window, len(images) * size)
+        futures = []
         done = 0
         for run in window.runs:
-            places = window.places[done : done + len(run)]
-            images = [self._images[place // batch_size][place % batch_size] for place in places]
-            self._futures.append(pool.submit(reader.read, run, images))
+            places = window.places[done : done + len(run)].tolist()
+            rows = [images[place // size][place % size] for place in places]
+            futures.append(self.threads.submit(self.reader.read, run, rows))
             done += len(run)
+        return _Window(images, labels, numbers, futures)
 
-    def __len__(self) -> int:
-        return len(self._images)
+    def _padding(self) -> tuple[np.ndarray, ...]:
+        size = self.share.batch_size
+        images = self.memory.take()
+        images[:] = 0
+        return images, np.zeros(size, np.int64), np.zeros((len(_NUMBERS), size), np.float32)
 
-    def _placed(self, reader: Reader, window: order.Window) -> dict[str, np.ndarray]:
-        """All columns of the window, each value at its sample's place, zeros for padding."""
-        pieces = [reader.columns(run) for run in window.runs]
-        whole = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-        whole["valid"] = np.ones(len(window.places), np.float32)
-        placed = {}
-        for name, values in whole.items():
-            placed[name] = np.zeros(len(self._images) * self._size, values.dtype)
-            placed[name][window.places] = values
-        return placed
 
-    def batches(self) -> Iterator[Batch]:
-        """The batches, once the window is read; each is let go as it is given away."""
-        for future in self._futures:
+def _placed(reader: Reader, window: order.Window, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (size,) and numbers (4, size) of a window, each at its place; 0 for padding."""
+    pieces = [reader.columns(run) for run in window.runs]
+    labels = np.zeros(size, np.int64)
+    labels[window.places] = np.concatenate([piece["labels"] for piece in pieces])
+    numbers = np.zeros((len(_NUMBERS), size), np.float32)
+    for row, name in enumerate(_NUMBERS):
+        values = 1 if name == "valid" else np.concatenate([piece[name] for piece in pieces])
+        numbers[row, window.places] = values
+    return labels, numbers
+
+
+@dataclass
+class _Window:
+    """A window that is being read: its batches' images, labels, numbers, and what to wait for."""
+
+    images: list[np.ndarray]
+    labels: np.ndarray
+    numbers: np.ndarray
+    futures: list[Future[None]]
+
+    def batches(self, size: int) -> Iterator[tuple[np.ndarray, ...]]:
+        """The batches, once all is read; each is let go as it is given away."""
+        for future in self.futures:
             future.result()
-        self._futures.clear()
-        for number in range(len(self._images)):
-            rows = slice(number * self._size, (number + 1) * self._size)
-            columns = {name: values[rows] for name, values in self._columns.items()}
-            images, self._images[number] = self._images[number], np.empty(0)
-            yield Batch(images=images, **columns)
+        self.futures.clear()
+        for start in range(0, len(self.labels), size):
+            rows = slice(start, start + size)
+            yield self.images.pop(0), self.labels[rows], self.numbers[:, rows]
