@@ -157,7 +157,7 @@ def _finish(file: Any, largest: np.ndarray) -> None:
         data[start : start + _CHUNK] = data[start : start + _CHUNK] * scale
     weight = np.zeros(len(labels), np.float32)
     for label, expected in EVENTS.items():
-        weight[labels == label] = expected / max(1, np.count_nonzero(labels == label))
+        weight[labels == label] = expected / max(1, int(np.count_nonzero(labels == label)))
     file["weight"][()] = weight
     file["normweight"][()] = weight / weight.mean()
 
