@@ -37,6 +37,8 @@ _CLOCK_SECONDS = 3.0
 _INSPECT_SECONDS = 25.0
 _COUNT_SECONDS = 95.0
 _TRANSFER_BYTES = 64 << 20
+_MOST_LATENCY_SECONDS = 60.0
+_MOST_BYTES_PER_SECOND = 1e13
 # Each with each of 1000 nodes would be two million connections.
 _MOST_OTHERS = 128
 
@@ -219,10 +221,15 @@ def _link(result: PairResult) -> Link:
         target=result.target.node,
         port=result.target.port,
         reachable=reached,
-        latency_seconds=result.latency_seconds,
-        bytes_per_second=result.bytes_per_second,
+        latency_seconds=_sane(result.latency_seconds, _MOST_LATENCY_SECONDS),
+        bytes_per_second=_sane(result.bytes_per_second, _MOST_BYTES_PER_SECOND),
         detail=result.detail if reached else why,
     )
+
+
+def _sane(value: float | None, most: float) -> float | None:
+    """A measured number, or None for one that no honest node measures."""
+    return value if value is not None and 0 < value <= most else None
 
 
 def _ports(asked: Options, node: Node, hello: Hello) -> list[int]:

@@ -124,7 +124,13 @@ def serve(answer: Callable[[Any], object]) -> int:
     """What such a process does: reads its question, answers it, and ends."""
     output = os.dup(1)
     os.dup2(2, 1)  # whatever prints by accident must not get into the answer
-    data = protocol.encode(answer(protocol.decode(sys.stdin.buffer.readline())))
+    question = protocol.decode(sys.stdin.buffer.readline())
+    try:
+        said = answer(question)
+    except Exception as error:  # of whatever is odd on this node: the launcher tells it
+        reason = f"{type(error).__name__}: {error}"[:300]
+        said = ErrandFailed(_ERRANDS[type(question)][0], reason)
+    data = protocol.encode(said)
     while data:
         data = data[os.write(output, data) :]
     return 0

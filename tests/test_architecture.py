@@ -39,6 +39,12 @@ TALKS_TO_THE_WORLD = {
     *("subprocess", "sys", "tempfile", "termios", "threading", "time", "urllib", "webbrowser"),
 }
 PURE = (
+    "launcher/ceiling.py",
+    "launcher/check_verdict.py",
+    "launcher/checked.py",
+    "launcher/findings.py",
+    "launcher/findings_machine.py",
+    "launcher/findings_network.py",
     "launcher/pairs.py",
     "launcher/plan.py",
     "launcher/results/estimate.py",

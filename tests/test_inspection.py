@@ -99,6 +99,17 @@ def test_an_errand_that_dies_is_told_and_the_agent_lives(tmp_path: Path) -> None
         assert agent.next(ClockReading).asked == 1.0
 
 
+def test_an_errand_that_fails_says_why(tmp_path: Path) -> None:
+    with AgentProcess(tmp_path / "agent") as agent:
+        source = agent.directory / "perftest" / "inspection.py"
+        source.write_text(source.read_text().replace("os.getloadavg()", "os.stat('/no such')"))
+        agent.greet()
+        agent.send(Inspect(()))
+        failed = agent.next(ErrandFailed)
+    assert failed.errand == "inspect"
+    assert failed.error.startswith("FileNotFoundError: ")
+
+
 def test_an_errand_goes_with_its_agent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     endless = (
