@@ -8,9 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from agents import JOB
 from fuzz.targets import SEEDS, TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from results_examples import row
+
+from launcher.errors import ResultsError
+from launcher.results.log import append_row
+from launcher.results.steps import StepRecord, frame
+from launcher.results.timeline import run_steps
+from launcher.stall import what_is_wrong
+from perftest.protocol import StepTimes
 
 # The same examples each time, so that a build fails for what was changed and for nothing else.
 BOUNDED = settings(
@@ -81,3 +90,33 @@ def test_no_input_does_more_than_be_understood_or_refused(name: str) -> None:
 def test_ten_megabytes_in_one_line_are_borne(name: str) -> None:
     for line in (b"x" * 10_000_000, b'"' * 10_000_000, b"1," * 5_000_000):
         TARGETS[name](line)
+
+
+def test_a_row_is_not_added_to_a_file_that_no_reader_takes(tmp_path: Path) -> None:
+    log = tmp_path / "resnet_b32.csv"
+    log.write_text('"' + "x" * 200_000 + '"\n')
+    with pytest.raises(ResultsError, match="larger than field limit"):
+        append_row(log, row())
+
+
+def test_a_number_of_updates_that_nobody_made_is_no_table_of_that_length() -> None:
+    steps = frame(
+        StepRecord(worker, "n", i, "measured", 0.5, 0.4, 1.0, 1 + 2**62 * i)
+        for worker in range(2)
+        for i in range(2)
+    )
+    with pytest.raises(ValueError, match="do not say which updates"):
+        run_steps(steps, batch_per_gpu=1, backup_workers=1)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        StepTimes(0, False, (1e308,), (1.0,), (1.0,), (1,)),
+        StepTimes(0, False, (1.0,), (-1.0,), (1.0,), (1,)),
+        StepTimes(0, False, (1.0,), (1e308,), (1.0,), (1,)),
+        StepTimes(0, False, (1.0,), (1.0,), (1.0,), (2**62,)),
+    ],
+)
+def test_steps_that_cannot_be_computed_with_are_refused(times: StepTimes) -> None:
+    assert what_is_wrong(times, 0, JOB) == "no worker can have made"
