@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable
 
 from launcher import payload
-from launcher.errors import ConnectionLost, NodeError, ProtocolError
+from launcher.endings import SHELL_SECONDS, Stage, shell_hangs, silent, why_ended
+from launcher.errors import NodeError, ProtocolError, ShellError
 from launcher.inbox import Event, Inbox
 from launcher.line_buffer import LineBuffer
 from launcher.nodes import Node
@@ -22,8 +22,10 @@ from perftest.protocol import Heartbeat, Hello, MessageError
 # What a node's shell may print before the agent's first line.
 _MAX_BANNER_BYTES = 1 << 20
 _KEPT_ERROR_BYTES = 8 << 10
-# What the node's shell says of an agent that signal 9 has ended: nothing new.
-_OF_THE_SHELL = "Killed"
+_MARKERS = {
+    Stage.LOGIN_SHELL: b"\n" + payload.SHELL_MARKER.encode() + b"\n",
+    Stage.SCRIPT: b"\n" + protocol.MARKER.encode() + b"\n",
+}
 
 
 class AgentChannel:
@@ -38,11 +40,14 @@ class AgentChannel:
         self._events = events
         self._connection: Connection | None = None
         self._outbox = Outbox(node.alias)
+        self._stage = Stage.LOGIN_SHELL
+        self._opened = math.inf
+        self._printed = b""  # by the login shell, at last
         self._errors = bytearray()
         self._error_reader: threading.Thread | None = None
         # Infinite before the first word, and while it is we who keep the node from being heard.
         self._heard = math.inf
-        self._given_up = ""
+        self._given_up: NodeError | None = None
         self._pid = 0
         self._closed = False
         self.error: NodeError | None = None
@@ -57,11 +62,12 @@ class AgentChannel:
         if self._closed:  # while it was being opened
             connection.close()
         self._outbox.open(connection.send, first)
+        self._opened = time.monotonic()
 
     def send(self, line: bytes) -> None:
         """Have an encoded message sent. A lost connection is told by the reader, not here."""
         if not self.ended.is_set() and not self._outbox.put(line):
-            self._give_up("the agent does not take its input")
+            self._give_up(silent(self.node, "does not take its input"))
 
     def beat(self, line: bytes) -> None:
         """Send a heartbeat, unless something else is on its way that will do as well."""
@@ -69,20 +75,23 @@ class AgentChannel:
             self.send(line)
 
     @property
-    def is_connected(self) -> bool:
-        """Whether there is, or was, a connection."""
-        return self._connection is not None
+    def has_agent(self) -> bool:
+        """Whether an agent has spoken, which can be told to stop."""
+        return self._stage == Stage.AGENT
 
     def check_silence(self) -> None:
-        """Give up an agent that has not said, or taken, anything for too long, whatever its link
+        """Give up a node that has not said, or taken, anything for too long, whatever its link
         says."""
         limit = protocol.HEARTBEAT_LIMIT_SECONDS
         if self.ended.is_set():
             return
-        if time.monotonic() - self._heard > limit:
-            self._give_up(f"the agent has not been heard of for {limit:.0f} s")
+        now = time.monotonic()
+        if self._stage == Stage.LOGIN_SHELL and now - self._opened > SHELL_SECONDS:
+            self._give_up(shell_hangs(self.node))  # what it prints does not count
+        elif now - self._heard > limit:
+            self._give_up(silent(self.node, f"has not been heard of for {limit:.0f} s"))
         elif self._outbox.stuck_seconds > limit:
-            self._give_up(f"the agent has taken no input for {limit:.0f} s")
+            self._give_up(silent(self.node, f"has taken no input for {limit:.0f} s"))
 
     def kill(self) -> None:
         """Kill the agent, where its node can be reached; its tasks die with it."""
@@ -95,18 +104,14 @@ class AgentChannel:
         if self._connection is not None:
             self._connection.close()
 
-    def _give_up(self, reason: str) -> None:
-        if not self._given_up:
-            self._given_up = reason
+    def _give_up(self, error: NodeError) -> None:
+        if self._given_up is None:
+            self._given_up = error
             self._thread(self._end, "closing")  # others must not wait for a dead link's goodbye
 
     def _end(self) -> None:
         self.kill()
         self.close()
-
-    @property
-    def _by_hand(self) -> str:
-        return f"look at {self.node.alias} by hand, and run it again"
 
     def _thread(self, target: Callable[[], None], name: str) -> threading.Thread:
         thread = threading.Thread(target=target, name=f"{self.node.alias} {name}", daemon=True)
@@ -119,31 +124,43 @@ class AgentChannel:
             self._read_messages(self._connection)
             error = self._why_ended(self._connection)
         except MessageError as problem:
-            error = ProtocolError(self.node.label, str(problem), self._by_hand)
+            error = self._nonsense(str(problem))
         except NodeError as problem:
             error = problem
         except Exception as problem:  # a thread's error must not be lost
-            text = printable(f"{type(problem).__name__}: {problem}")
-            error = ProtocolError(self.node.label, text, self._by_hand)
+            error = self._nonsense(printable(f"{type(problem).__name__}: {problem}"))
         self.error = error
         self.ended.set()
         self._events.put(Event(self.index, error))
         self._connection.close()
 
+    def _nonsense(self, problem: str) -> NodeError:
+        alias = self.node.alias
+        if self._stage == Stage.AGENT:
+            mend = f"look at {alias} by hand, and run it again"
+            return ProtocolError(self.node.label, problem, mend)
+        mend = f"see what `ssh {alias} true` prints, and ~/.bashrc there"
+        return ShellError(self.node.label, problem, mend)
+
     def _read_messages(self, connection: Connection) -> None:
-        marker = b"\n" + protocol.MARKER.encode() + b"\n"
         buffer = LineBuffer()
         buffer.add(b"\n")
-        greeted = False
         while data := connection.receive():
             buffer.add(data)
-            if not greeted:
-                greeted = buffer.skip_past(marker)
-                if not greeted and len(buffer) > _MAX_BANNER_BYTES:
-                    raise MessageError("over 1 MiB of text came before the agent's first line")
-            if greeted:
+            if self._stage != Stage.AGENT:
+                self._pass_markers(buffer, data)
+            if self._stage == Stage.AGENT:
                 self._take(buffer)
             self._heard = time.monotonic()
+
+    def _pass_markers(self, buffer: LineBuffer, data: bytes) -> None:
+        """See how far the script has come, past what a login shell prints."""
+        if self._stage == Stage.LOGIN_SHELL:
+            self._printed = (self._printed + data)[-_KEPT_ERROR_BYTES:]
+        while (marker := _MARKERS.get(self._stage)) and buffer.skip_past(marker):
+            self._stage = Stage(self._stage + 1)
+        if self._stage != Stage.AGENT and len(buffer) > _MAX_BANNER_BYTES:
+            raise MessageError("over 1 MiB of text came before the agent's first line")
 
     def _take(self, buffer: LineBuffer) -> None:
         """Put what whole lines there are into the inbox, as it has room."""
@@ -171,30 +188,11 @@ class AgentChannel:
             del self._errors[:-_KEPT_ERROR_BYTES]
 
     def _why_ended(self, connection: Connection) -> NodeError:
+        if self._given_up is not None:
+            return self._given_up
         status = connection.wait(2.0)
         if self._error_reader is not None:
             self._error_reader.join(1.0)
-        lines = self._errors.decode("utf-8", "replace").splitlines()
-        said = "\n".join(printable(line) for line in lines)
-        known = payload.bootstrap_error(self.node.label, status, said)
-        if known is not None:
-            return known
-        lines = [line.strip() for line in said.splitlines()]
-        last = [line for line in lines if line and line != _OF_THE_SHELL][-1:]
-        if self._given_up:
-            return ConnectionLost(self.node.label, self._given_up, self._by_hand)
-        if status in (None, -1):
-            mend = f"see whether {self.node.alias} is on and its network up, and run it again"
-            return ConnectionLost(self.node.label, "the connection to the agent was lost", mend)
-        text = _how_it_ended(status) + (f": {last[0][:300]}" if last else "")
-        return ConnectionLost(self.node.label, text, self._by_hand)
-
-
-def _how_it_ended(status: int) -> str:
-    """An agent's end in words: a shell says 128 + n where signal n ended the program."""
-    number = -status if status < 0 else status - 128
-    if number == signal.SIGKILL:
-        return "the agent ended with signal 9 (killed, or out of memory)"
-    if number > 0:
-        return f"the agent ended with signal {number}"
-    return f"the connection to the agent ended (status {status})"
+        shell = self._printed if self._stage == Stage.LOGIN_SHELL else b""
+        said = (shell + b"\n" + self._errors).decode("utf-8", "replace")
+        return why_ended(self.node, self._stage, status, said)

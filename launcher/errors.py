@@ -13,8 +13,9 @@ RunTestError                   exit status 1
 │   ├── HostKeyChanged         known_hosts has another key for this host, or revokes this one
 │   ├── AuthenticationFailed   no key was accepted, or a key cannot be opened
 │   ├── SshConfigError         what ssh_config says of this host cannot be used
+│   ├── ShellError             the login shell does not let the program start
 │   ├── RemoteDirectoryError   missing, not writable, full, noexec, or somebody else's
-│   ├── PythonMissing          no such interpreter, or too old
+│   ├── PythonMissing          no such interpreter, too old, or one that does not start
 │   ├── TensorFlowMissing      the interpreter has no TensorFlow
 │   ├── PairUnreachable        other nodes do not reach it where TensorFlow will have to
 │   ├── PortTaken              a port of the plan belongs to another program by now
@@ -94,12 +95,16 @@ class SshConfigError(NodeError):
     """What ssh_config says of this host cannot be used."""
 
 
+class ShellError(NodeError):
+    """The login shell or its start-up files do not let the program start."""
+
+
 class RemoteDirectoryError(NodeError):
     """The remote directory is missing, not writable, full, noexec, or somebody else's."""
 
 
 class PythonMissing(NodeError):
-    """There is no such interpreter on the node, or it is too old."""
+    """There is no such interpreter on the node, it is too old, or it does not start."""
 
 
 class TensorFlowMissing(NodeError):

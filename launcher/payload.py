@@ -20,11 +20,23 @@ from launcher.errors import (
 
 _PACKAGES = ("perftest", "models")
 _MARK = ".perftest-session"
+# The script's first line of output: the login shell has got through its start-up files.
+SHELL_MARKER = "perftest-script"
 
 # Exit statuses of the script below; 76 is that of perftest/__init__.py.
 _PYTHON_TOO_OLD = 76
-_DIRECTORY_STATUSES = {80, 81, 82, 83, 84}
+_PLANTED = 82
+_DIRECTORY_STATUSES = {80, 81, _PLANTED, 83, 84}
 _NO_PYTHON = 85
+# What the tools of the script say, in English, when the system refuses; the first that fits.
+_SYSTEM_REASONS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Read-only file system",
+    "Not a directory",
+    "Permission denied",
+    "Input/output error",
+)
 
 # Both scripts run under the node's sh. They are the same for everybody and every run: directory,
 # session, interpreter and size come on standard input, so that none of them shows in `ps`, and
@@ -33,6 +45,7 @@ _NO_PYTHON = 85
 # no more.
 _READ = r"""
 umask 077;
+printf "\n%s\n" perftest-script;
 unset PYTHONSAFEPATH PYTHONHOME;
 IFS= read -r PERFTEST_ROOT && IFS= read -r PERFTEST_SESSION &&
     IFS= read -r PERFTEST_PYTHON && IFS= read -r PERFTEST_SIZE ||
@@ -77,9 +90,9 @@ is_a_strange_link() {
     [ "$1" != "$me" ] && [ "$1" != 0 ];
 };
 [ -d "$root" ] ||
-    (run_python -c "import os; os.makedirs(os.environ[\"PERFTEST_ROOT\"])") 2>/dev/null ||
-    mkdir -p -- "$root" 2>/dev/null ||
-    [ -d "$root" ] || fail 81 "cannot make the directory $root";
+    { (run_python -c "import os; os.makedirs(os.environ[\"PERFTEST_ROOT\"])") >/dev/null 2>&1;
+        [ -d "$root" ]; } ||
+    LC_ALL=C mkdir -p -- "$root" || fail 81 "cannot make the directory $root";
 cd -P -- "$root/" || fail 81 "cannot enter the directory $root";
 trusted . && ! is_a_strange_link ||
     fail 82 "$root belongs to somebody else, or others may write there";
@@ -91,15 +104,15 @@ while [ -n "$up" ]; do
 done;
 own=perftest-$me;
 where=${root%/}/$own;
-mkdir -- "$own" 2>/dev/null;
-[ -d "$own" ] || fail 81 "cannot make the directory $where";
+[ -d "$own" ] || LC_ALL=C mkdir -- "$own" || [ -d "$own" ] ||
+    fail 81 "cannot make the directory $where";
 [ ! -L "$own" ] && [ -O "$own" ] && chmod 700 -- "$own" ||
     fail 82 "$where was made by somebody else";
-cd -P -- "./$own" && mkdir -- "$session" || fail 83 "cannot write in $where";
+cd -P -- "./$own" && LC_ALL=C mkdir -- "$session" || fail 83 "cannot write in $where";
 cd -P -- "./$session" || fail 83 "cannot write in $where";
 leave() { cd -P .. && rm -rf -- "$session"; };
 : >.perftest-session || { leave; fail 83 "cannot write in $where"; };
-head -c "$size" | tar -xzf - || { leave; fail 84 "cannot unpack the program in $where"; };
+head -c "$size" | LC_ALL=C tar -xzf - || { leave; fail 84 "cannot unpack the program in $where"; };
 trap "" PIPE;
 (trap - PIPE; unset PERFTEST_ROOT; run_python -m perftest.agent);
 status=$?;
@@ -175,9 +188,12 @@ def preamble(remote_dir: str, session: str, python: str, payload: Payload) -> by
 
 def bootstrap_error(node: str, status: int | None, said: str) -> NodeError | None:
     """The failure that the script's exit status stands for, or None if it is none of its own."""
-    reason = said.strip().splitlines()[-1].removeprefix("perftest: ") if said.strip() else ""
+    lines = said.strip().splitlines() or [""]
+    reason = lines[-1].removeprefix("perftest: ")
     if status in _DIRECTORY_STATUSES:
-        return RemoteDirectoryError(node, reason, "another directory with -r")
+        why = next((reason for reason in _SYSTEM_REASONS if reason in said), "")
+        mend = "a directory of your own with -r" if status == _PLANTED else "another one with -r"
+        return RemoteDirectoryError(node, f"{reason}: {why}" if why else reason, mend)
     if status == _NO_PYTHON:
         mend = "--python PATH, or python=PATH in the nodes file"
         return PythonMissing(node, reason, mend)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from launcher import payload
@@ -61,14 +61,15 @@ class Session:
         self, nodes: Sequence[Node], transport: Transport, options: NodeOptions, session_id: str
     ) -> None:
         self.id = session_id
-        self.nodes = tuple(nodes)
+        # Every node knows its interpreter from here on: messages and records name it.
+        self.nodes = tuple(replace(node, python=node.python or options.python) for node in nodes)
         self.hellos: tuple[Hello, ...] = ()
         self.events = Inbox(len(nodes))
         # Which node has reached what; what it has is not tried again before the next run.
         self.reached: set[tuple[int, Target]] = set()
         self._transport = transport
         self._options = options
-        self._channels = [AgentChannel(i, node, self.events) for i, node in enumerate(nodes)]
+        self._channels = [AgentChannel(i, node, self.events) for i, node in enumerate(self.nodes)]
         self._over = threading.Event()
 
     def __enter__(self) -> Session:
@@ -155,7 +156,7 @@ class Session:
         deadline = time.monotonic() + _CLOSING_SECONDS
         try:
             for channel in self._channels:
-                if channel.is_connected and not channel.ended.wait(
+                if channel.has_agent and not channel.ended.wait(
                     max(0.0, deadline - time.monotonic())
                 ):
                     channel.kill()
@@ -235,10 +236,14 @@ class Session:
         return hellos, {i: failures[i] for i in sorted(failures)}
 
     def _beat(self) -> None:
-        while not self._over.wait(protocol.HEARTBEAT_SECONDS):
-            line = protocol.encode(Heartbeat())
+        line = protocol.encode(Heartbeat())
+        told = time.monotonic()
+        while not self._over.wait(min(1.0, protocol.HEARTBEAT_SECONDS)):
+            is_time = time.monotonic() - told >= protocol.HEARTBEAT_SECONDS
+            told = time.monotonic() if is_time else told
             for channel in self._channels:
-                channel.beat(line)
+                if is_time:
+                    channel.beat(line)
                 channel.check_silence()
 
 

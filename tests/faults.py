@@ -192,3 +192,31 @@ def rows_intact(logs: Path, added: int = 0, name: str = SMALL_LOG) -> Iterator[N
 def _text(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
+
+
+def nodes_and_config(
+    hosts: NamespaceHosts,
+    folder: Path,
+    last: int,
+    *,
+    keys: dict[int, str] | None = None,
+    ssh: dict[int, str] | None = None,
+) -> list[object]:
+    """The options that reach node0 to `node<last>`, some of them with keys of their own in the
+    nodes file or with options of their own (one a line) in ssh_config.
+    """
+    chosen = hosts.hosts[: last + 1]
+    keys, ssh = keys or {}, ssh or {}
+    nodes = [f"{host.address} {host.name} {keys.get(i, '')}" for i, host in enumerate(chosen)]
+    config = []
+    for i, host in enumerate(chosen):
+        own = ssh.get(i, "")
+        config += [f"Host {host.name}", own, f"HostName {host.address}", "User root"]
+        # ssh tries every IdentityFile that it is told of.
+        config += [] if "IdentityFile" in own else [f"IdentityFile {hosts.key}"]
+    config += ["Host *", "IdentitiesOnly yes", "IdentityAgent none", "StrictHostKeyChecking yes"]
+    config += [f"UserKnownHostsFile {hosts.known_hosts}", "GlobalKnownHostsFile /dev/null"]
+    (folder / "nodes").write_text("\n".join(nodes) + "\n")
+    (folder / "ssh_config").write_text("\n".join(config) + "\n")
+    where = ["-h", folder / "nodes", "--ssh-config", folder / "ssh_config", "-r", REMOTE]
+    return [*where, "--python", sys.executable]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from launcher.errors import ConnectionLost
 from launcher.nodes import Node
+from launcher.payload import SHELL_MARKER
 from launcher.transports.base import Connection, Transport
 from perftest import protocol
 from perftest.protocol import (
@@ -26,6 +27,7 @@ from perftest.protocol import (
     Versions,
 )
 
+HEAD = f"\n{SHELL_MARKER}\n\n{protocol.MARKER}\n".encode()
 HELLO = Hello(
     version=protocol.VERSION,
     host="h",
@@ -145,7 +147,7 @@ class Played(Connection):
     def greet(self, hello: Hello = HELLO) -> None:
         self.take_preamble()
         self.hear(Greet)
-        self.write(b"\n" + protocol.MARKER.encode() + b"\n")
+        self.write(HEAD)
         self.say(hello)
 
 

@@ -37,14 +37,14 @@ def receive(
 def hello_of(done: subprocess.CompletedProcess[bytes]) -> Hello:
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line]
-    assert lines[0] == protocol.MARKER.encode()
-    message = protocol.decode(lines[1])
+    assert lines[:2] == [payload.SHELL_MARKER.encode(), protocol.MARKER.encode()]
+    message = protocol.decode(lines[2])
     assert isinstance(message, Hello)
     return message
 
 
 def error_of(done: subprocess.CompletedProcess[bytes]) -> Exception | None:
-    assert done.stdout == b""
+    assert done.stdout.strip() == payload.SHELL_MARKER.encode()
     return payload.bootstrap_error("node1", done.returncode, done.stderr.decode())
 
 
@@ -152,9 +152,8 @@ def test_the_directory_goes_even_if_the_agent_is_killed(tmp_path: Path) -> None:
     assert shell.stdout is not None
     shell.stdin.write(first)
     shell.stdin.flush()
-    assert shell.stdout.readline() + shell.stdout.readline() == (
-        b"\n" + protocol.MARKER.encode() + b"\n"
-    )
+    said = [shell.stdout.readline() for _ in range(4)]
+    assert said[3] == protocol.MARKER.encode() + b"\n"
     children = Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()
     os.kill(int(children[0]), signal.SIGKILL)
     assert shell.wait(timeout=10) == 128 + signal.SIGKILL

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scripted import HELLO, Played, ScriptedTransport
+from scripted import HEAD, HELLO, Played, ScriptedTransport
 from test_strategies import Quiet
 
 from launcher import failures
@@ -20,6 +20,7 @@ from launcher.errors import (
     PythonMissing,
     RemoteDirectoryError,
     ResultsError,
+    ShellError,
     TaskFailed,
     TensorFlowMissing,
     UsageError,
@@ -197,19 +198,22 @@ NOT_READY: dict[str, tuple[Script, type[NodeError], str]] = {
     ),
     "a crash": (
         lambda node: node.leave(1, b"Traceback\nImportError: \x1b[31mno module\n"),
-        ConnectionLost,
-        "ended (status 1): ImportError: [31mno module",
+        ShellError,
+        "ended (status 1) before it started the program: ImportError: [31mno module",
     ),
     "a lost link": (lambda node: node.leave(-1), ConnectionLost, "was lost"),
+    "an interpreter that crashes": (
+        lambda node: (node.write(b"\nperftest-script\n"), node.leave(-6, b"Aborted\n")),
+        PythonMissing,
+        "python3 did not start the agent (signal 6): Aborted",
+    ),
     "endless noise": (
         lambda node: node.write(b"x" * (2 << 20)),
-        ProtocolError,
+        ShellError,
         "over 1 MiB of text came before",
     ),
     "garbage": (
-        lambda node: node.write(
-            b"\n" + protocol.MARKER.encode() + b"\n\x1b]0;owned\x07 not json\n"
-        ),
+        lambda node: node.write(HEAD + b"\x1b]0;owned\x07 not json\n"),
         ProtocolError,
         "not a message",
     ),

@@ -199,13 +199,6 @@ def test_kill_9_of_the_launcher_leaves_nothing_here_either(tmp_path: Path) -> No
         assert wait_until_gone(left, 2.0) == []
 
 
-def test_two_launchers_on_the_same_machine_at_the_same_time_both_finish(tmp_path: Path) -> None:
-    short = ("-m", "deepmnist", "-n", 2, "--steps", 5, "--warmup", 1)
-    with Running(*short, cwd=tmp_path) as first, Running(*short, cwd=tmp_path) as second:
-        assert (first.end(120.0), second.end(120.0)) == (0, 0), first.said + second.said
-    assert len(pd.read_csv(tmp_path / "logs" / "deepmnist_b32.csv")) == 2
-
-
 # The other options.
 
 

@@ -39,6 +39,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CONNECT_TIMEOUT_SECONDS = 8.0
 _OVERLOAD_TRIES = 6
+_BEGIN = ": runtest; "
+_INPUT_WAS_READ = "a start-up file of the shell reads what was sent to the program"
 
 
 @dataclass(frozen=True)
@@ -222,9 +224,13 @@ def _start(
 
     The script goes ahead of the input, not in the command line: that is then one constant line
     which every login shell (csh and fish, too) reads alike, and `ps` on the node shows nothing.
+    Should a start-up file of that shell have read of the input, nothing is evaluated.
     """
-    data = script.encode()
-    command = f"exec sh -c 'eval \"$(head -c {len(data)})\"'"
+    data = _BEGIN.encode() + script.encode()
+    command = (
+        f'exec sh -c \'s=$(head -c {len(data)}); case $s in "{_BEGIN}"*) eval "$s"; exit;; esac; '
+        f'echo "{_INPUT_WAS_READ}" >&2; exit 79\''
+    )
     channel = open_channel(link.transport, command, deadline.left())
     connection = SshConnection(channel, label, target.command, link.close)
     connection.send(data)
