@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from launcher.errors import RunTestError, UsageError
 from launcher.nodes import Node, read_nodes, take_nodes
 from launcher.plan import greeting
 from launcher.provenance import new_run_id
+from launcher.results.room import existing_part, try_to_write
 from launcher.session import NodeOptions, Session
 from launcher.tasks import Options
 from launcher.transports.base import Transport
@@ -51,15 +51,18 @@ def check_model(name: str) -> None:
 
 def check_logs(logs_dir: Path) -> None:
     """Raises UsageError where nothing could be written, before anything is measured for it."""
-    place = logs_dir.absolute()
     try:
-        while not place.exists() and place != place.parent:
-            place = place.parent
+        place = existing_part(logs_dir)
     except OSError as error:  # a name that is too long
         said = f"{str(logs_dir)[:80]!r}: {error.strerror}"
         raise UsageError(f"--logs {said}", "another folder") from error
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise UsageError(f"--logs {logs_dir}: nothing can be written in {place}", "another folder")
+    try:
+        try_to_write(place)
+    except OSError as error:
+        raise UsageError(
+            f"--logs {logs_dir}: nothing can be written in {place}: {error.strerror or error}",
+            "free some space, or name another folder",
+        ) from error
 
 
 def find_nodes(where: Where, err: Console, needed: int = 1) -> tuple[list[Node], Transport]:

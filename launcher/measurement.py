@@ -12,6 +12,7 @@ from launcher.errors import NodeError, ResultsError, RunTestError
 from launcher.outcome import Outcome, RunObserver
 from launcher.reachability import check_reachability
 from launcher.results.log import RunRow, append_row, log_path
+from launcher.results.room import check_room
 from launcher.results.run_folder import RunFolder
 from launcher.results.steps import frame
 from launcher.results.summary import Summary, summarise
@@ -40,12 +41,14 @@ def measure(
     """Make one run and write its raw steps, its logs, run.json, and its row of the CSV log.
 
     Raises NodeError (or NodesFailed, where nodes do not reach each other) when the run fails and
-    RunTestError when it was too short to say anything (the
-    folder then holds what there is, and no row is written), ResultsError when something cannot be
-    written.
+    RunTestError when it was too short to say anything (the folder then holds what there is, and no
+    row is written), ResultsError when something cannot be written.
     """
     start = datetime.now(timezone.utc)
     run_id = provenance.new_run_id(start)
+    job = plan.job
+    log = log_path(context.logs_dir, job.model, job.batch_size)
+    check_room(log, len(plan.workers) * (job.warmup_steps + job.measured_steps))
     folder = RunFolder(context.logs_dir, run_id).create()
     record = facts(run_id, start, plan, context)
     folder.write_run_json({**record, "status": "running"})
@@ -57,30 +60,46 @@ def measure(
     except BaseException as error:
         if isinstance(error, NodeError):
             error.mend = error.mend.replace("the folder of the run", str(folder.path))
-        reason = str(error) or type(error).__name__
-        with suppress(ResultsError):  # what ended the run is the news, and not the full disk
-            folder.write_steps(outcome.records)
-            folder.write_run_json(
-                {**record, **results(outcome), "status": "failed", "error": reason}
-            )
+        _keep_failure(folder, outcome, record, error)
         raise
-    folder.write_steps(outcome.records)
-    job = plan.job
     row = _row(run_id, start, plan, context, summary, warnings)
-    log = log_path(context.logs_dir, job.model, job.batch_size)
-    outcome.problems += append_row(log, row)
+    measurement = Measurement(row, summary, warnings, log, folder, outcome)
+    try:
+        _keep(measurement, record)
+    except ResultsError as error:
+        _keep_failure(folder, outcome, record, error)
+        error.message += f" (the run gave {row.images_per_sec:.1f} images/sec)"
+        raise
+    return measurement
+
+
+def _keep_failure(
+    folder: RunFolder, outcome: Outcome, record: dict[str, object], error: BaseException
+) -> None:
+    """Write what there is of a run that has no row."""
+    reason = str(error) or type(error).__name__
+    with suppress(ResultsError):  # what ended the run is the news, and not the full disk
+        folder.write_steps(outcome.records)
+    with suppress(ResultsError):
+        folder.write_run_json({**record, **results(outcome), "status": "failed", "error": reason})
+
+
+def _keep(measurement: Measurement, record: dict[str, object]) -> None:
+    """Write the raw steps, then the row, then run.json. Raises ResultsError for the first two."""
+    folder, outcome = measurement.folder, measurement.outcome
+    folder.write_steps(outcome.records)
+    outcome.problems += append_row(measurement.log, measurement.row)
     finished = {
         **record,
         **results(outcome),
         "status": "finished",
-        "summary": summary.figures(),
-        "warnings": [str(warning) for warning in warnings],
+        "summary": measurement.summary.figures(),
+        "warnings": [str(warning) for warning in measurement.warnings],
     }
     try:
         folder.write_run_json(finished)
     except ResultsError as error:  # the row is safe, and the figures should be seen
         outcome.problems.append(str(error))
-    return Measurement(row, summary, warnings, log, folder, outcome)
 
 
 def _figures(

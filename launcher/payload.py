@@ -86,11 +86,13 @@ trusted() {
 };
 is_a_strange_link() {
     [ -L "$PERFTEST_ROOT" ] || return 1;
-    set -- "$(run_python -c "import os; print(os.lstat(os.environ[\"PERFTEST_ROOT\"]).st_uid)")";
+    set -- "$(run_python </dev/null
+        -c "import os; print(os.lstat(os.environ[\"PERFTEST_ROOT\"]).st_uid)")";
     [ "$1" != "$me" ] && [ "$1" != 0 ];
 };
 [ -d "$root" ] ||
-    { (run_python -c "import os; os.makedirs(os.environ[\"PERFTEST_ROOT\"])") >/dev/null 2>&1;
+    { (run_python -c "import os; os.makedirs(os.environ[\"PERFTEST_ROOT\"])")
+            </dev/null >/dev/null 2>&1;
         [ -d "$root" ]; } ||
     LC_ALL=C mkdir -p -- "$root" || fail 81 "cannot make the directory $root";
 cd -P -- "$root/" || fail 81 "cannot enter the directory $root";

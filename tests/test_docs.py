@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import RUNTEST
+from messages import flat, messages
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -57,6 +58,8 @@ def test_every_link_in_the_documents_leads_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+# What is shorter could be anything.
+SHORTEST = 8
 MESSAGE = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
 
 
@@ -86,3 +89,12 @@ def test_every_message_of_the_troubleshooting_page_is_one_that_the_program_says(
         task = re.sub(r"\b(worker|ps) \d+", "\0 \0", message)
         said = [part for part in runs_of_words(task) if part in flat]
         assert len(max(said, key=len, default="")) >= 8, f"{message!r} is said nowhere"
+
+
+def test_every_message_that_an_error_can_have_is_on_the_troubleshooting_page() -> None:
+    page = flat((ROOT / "docs" / "troubleshooting.md").read_text())
+    found = list(messages(ROOT, ("launcher",)))
+    assert len(found) > 80
+    for message in found:
+        words = flat(message.words)
+        assert len(words) < SHORTEST or words in page, f"{message.file}:{message.line}: {words!r}"

@@ -4,6 +4,7 @@ on a node of its own; node0 is good."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -213,7 +214,11 @@ def test_login_shells_that_do_not_start_the_program_are_all_named(
         node5="ended (status 1) before it started the program: This account",
         node6="its login shell ended (status 1) before it started the program",
     )
+    # This sshd signals no process of root. What waits goes on some day, and finds us gone.
+    waited_for = os.open(many.path(1, "/tmp/never"), os.O_RDWR | os.O_NONBLOCK)
+    os.write(waited_for, b"\n")
     assert_nothing_left(many)
+    os.close(waited_for)
 
 
 @pytest.mark.tensorflow
