@@ -203,8 +203,13 @@ def test_login_shells_that_do_not_start_the_program_are_all_named(
     log_in_as(many, 5, "", login="/usr/sbin/nologin")
     log_in_as(many, 6, "exec /bin/false")
     where = nodes_and_config(many, tmp_path, 6)
-    with rows_intact(tmp_path / "logs"):
-        done = run_to_end(*SMALL, *where, cwd=tmp_path, within=15)
+    # This sshd signals no process of root. What waits goes on some day, and finds us gone.
+    waited_for = os.open(many.path(1, "/tmp/never"), os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with rows_intact(tmp_path / "logs"):
+            done = run_to_end(*SMALL, *where, cwd=tmp_path, within=15)
+    finally:
+        os.write(waited_for, b"\n")
     said_of(
         done,
         node1="its login shell has not started the program within 10 s",
@@ -214,9 +219,6 @@ def test_login_shells_that_do_not_start_the_program_are_all_named(
         node5="ended (status 1) before it started the program: This account",
         node6="its login shell ended (status 1) before it started the program",
     )
-    # This sshd signals no process of root. What waits goes on some day, and finds us gone.
-    waited_for = os.open(many.path(1, "/tmp/never"), os.O_RDWR | os.O_NONBLOCK)
-    os.write(waited_for, b"\n")
     assert_nothing_left(many)
     os.close(waited_for)
 

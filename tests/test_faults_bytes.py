@@ -55,7 +55,8 @@ def program(hosts: NamespaceHosts, index: int, name: str, text: str) -> str:
 def agent_that_prints(hosts: NamespaceHosts, index: int, text: str) -> str:
     """What passes for an interpreter on that host: it greets as an agent does, and then prints."""
     head = rf"printf '\n%s\n' '{protocol.MARKER}'"
-    return f"python={program(hosts, index, 'printer', f'{head}; {text}')}"
+    script = f'case "$*" in *perftest.agent*) {head}; {text} ;; esac'
+    return f"python={program(hosts, index, 'printer', script)}"
 
 
 def python_with(hosts: NamespaceHosts, index: int, start_up: str) -> str:
