@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import struct
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -26,8 +24,6 @@ BEST = "best"
 _KEPT = 3
 _NAME = re.compile(r"epoch-\d{4,}")
 _PARTIAL = ".partial"
-# What NumPy, ZIP and JSON say of a file that is none of theirs, or no longer.
-_DAMAGED = (ValueError, KeyError, TypeError, EOFError, struct.error, zipfile.BadZipFile)
 
 
 class CheckpointError(Exception):
@@ -136,8 +132,7 @@ class Checkpoints:
 
     def load(self, name: str) -> Checkpoint:
         """Read a checkpoint. Raises CheckpointError where it is damaged."""
-        path = self._path(name)
-        with _explained(path, "cannot be read"), np.load(path, allow_pickle=False) as file:
+        with _read(self._path(name)) as file:
             about = _about(file)
             return Checkpoint(name, about, _values(file, about.updates))
 
@@ -149,8 +144,7 @@ class Checkpoints:
         for name in self.names():
             # One that is damaged is nobody's best, and is found out when it is asked for.
             with suppress(CheckpointError):
-                path = self._path(name)
-                with _explained(path, "cannot be read"), np.load(path) as file:
+                with _read(self._path(name)) as file:
                     score = _about(file).score
                 if score is not None:
                     scores[name] = score
@@ -222,10 +216,17 @@ def _values(file: Any, updates: int) -> Values:
 
 
 @contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
-    """Whatever goes wrong with a file becomes a CheckpointError that names it."""
+def _explained(path: Path, what: str, kinds: type[Exception] = OSError) -> Iterator[None]:
+    """Whatever of these goes wrong with a file becomes a CheckpointError that names it."""
     try:
         yield
-    except (OSError, *_DAMAGED) as error:
+    except kinds as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CheckpointError(f"{path} {what}: {reason or type(error).__name__}") from error
+
+
+@contextmanager
+def _read(path: Path) -> Iterator[Any]:
+    """The open file of a checkpoint. A damaged one can make its readers raise anything."""
+    with _explained(path, "cannot be read", Exception), np.load(path, allow_pickle=False) as file:
+        yield file

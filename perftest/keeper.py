@@ -67,6 +67,7 @@ class Keeper:
         self._checkpoints.prepare(self._training.restart)
         if not self._training.restart or not self._checkpoints.names():
             return None
+        self._link.phase("restoring")
         checkpoint = self._checkpoints.load(self._checkpoints.find(""))
         check(checkpoint, self._job.model, self._job.optimizer.name, like)
         return checkpoint
@@ -152,7 +153,7 @@ class Keeper:
         return checkpoint.values
 
     def _evaluate(self, split: str, epoch: int, values: Values) -> tuple[Predictions, Evaluated]:
-        name = "validating" if split == VALIDATION else "evaluating"
+        name = "validating" if split == VALIDATION else "testing"
         self._link.phase(name)
         predictions, seconds = self._evaluator.run(
             split, values, self._job.seed, lambda: self._link.phase(name)

@@ -5,7 +5,7 @@ Every rule is one of TensorFlow's fused operations, run where the parameter live
 with Keras' default constants. g is the gradient, η the learning rate, μ the momentum, t the number
 of the update, from 1:
 
-    sgd        w −= η g                     (with a momentum: as momentum)
+    sgd        w −= η g
     momentum   a = μ a + g;  w −= η a
     adam       m = β₁ m + (1−β₁) g;  v = β₂ v + (1−β₂) g²;  w −= η √(1−β₂ᵗ)/(1−β₁ᵗ) m/(√v + ε)
     rmsprop    s = ρ s + (1−ρ) g²;  a = μ a + η g/√(s + ε);  w −= a
@@ -63,9 +63,6 @@ def names() -> list[str]:
 
 
 def _sgd(optimizer: Optimizer, learning_rate: float) -> Rule:
-    if optimizer.momentum:
-        return _momentum(optimizer, learning_rate)
-
     def apply(parameter: Any, slots: Sequence[Any], gradient: Any, updates: Any) -> Any:
         return tf.raw_ops.ResourceApplyGradientDescent(
             var=parameter.handle, alpha=_like(parameter, learning_rate), delta=gradient
