@@ -30,6 +30,7 @@ _CODES: dict[type[errors.NodeError], str] = {
     errors.HostKeyChanged: "host_key_changed",
     errors.AuthenticationFailed: "authentication_failed",
     errors.SshConfigError: "ssh_config",
+    errors.ShellError: "login_shell",
     errors.RemoteDirectoryError: "remote_directory",
     errors.PythonMissing: "python_missing",
     errors.TensorFlowMissing: "tensorflow_missing",
