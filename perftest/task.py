@@ -15,7 +15,18 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NoReturn
 
 from perftest import protocol
-from perftest.protocol import Assignment, Failed, Finished, Go, Job, Phase, Ready, StepTimes
+from perftest.protocol import (
+    PARAMETER_SERVER,
+    Assignment,
+    Failed,
+    Finished,
+    Go,
+    Job,
+    Phase,
+    Ready,
+    StepTimes,
+)
+from perftest.quick_import import FOR_A_SERVER, FOR_A_WORKER, without
 from perftest.supervisor import MESSAGES_VARIABLE
 
 
@@ -97,15 +108,27 @@ def main() -> None:
             os.sched_setaffinity(0, assignment.place.cpus)
         _set_threads(assignment.job)
         link.phase("importing TensorFlow")
-        from perftest import strategies
-
-        strategies.load(assignment.job.strategy)(assignment, link)
+        _work(assignment, link)
     except BaseException as error:
         traceback.print_exc()
         sys.stderr.flush()
         link.failed(describe(error))
         os._exit(1)
     link.wait_for_the_end()
+
+
+def _work(assignment: Assignment, link: AgentLink) -> None:
+    """Import what the task needs, and do it."""
+    if assignment.place.role == PARAMETER_SERVER:
+        with without(FOR_A_SERVER):
+            from perftest import serving
+
+        serving.serve(assignment, link)
+    with without(FOR_A_WORKER):
+        from perftest import strategies
+
+        run = strategies.load(assignment.job.strategy)
+    run(assignment, link)
 
 
 def _set_threads(job: Job) -> None:

@@ -25,7 +25,8 @@ from perftest.course import Course, steps_per_epoch
 from perftest.inputs import Input, on_host
 from perftest.keeper import Keeper, evaluate, values_like
 from perftest.measure import StepResult
-from perftest.protocol import PARAMETER_SERVER, Assignment, Finished, Job
+from perftest.protocol import Assignment, Finished, Job
+from perftest.serving import start_server
 from perftest.shared import shapes_of
 from perftest.small_graph import SmallGraph
 from perftest.task import AgentLink
@@ -35,40 +36,14 @@ v1 = tf.compat.v1
 
 
 def run(assignment: Assignment, link: AgentLink) -> None:
-    """Serve parameters until the end, or train as a worker."""
+    """Train as a worker; perftest/serving.py is the part of the servers."""
     job, place = assignment.job, assignment.place
-    if place.role != PARAMETER_SERVER and job.training is not None and job.training.evaluate:
-        check_device(place)
+    check_device(place)
+    if job.training is not None and job.training.evaluate:
         evaluate(job, place, link)
         return
-    server = _start_server(assignment)
-    if place.role == PARAMETER_SERVER:
-        link.phase("serving parameters")
-        link.wait_for_the_end()
-    check_device(place)
+    server = start_server(assignment)
     _Worker(assignment, link, server.target).run()
-
-
-def _start_server(assignment: Assignment) -> Any:
-    """Raises RuntimeError when the port has been taken since it was found free."""
-    cluster = assignment.job.cluster
-    place = assignment.place
-    config = v1.ConfigProto()
-    config.gpu_options.allow_growth = True
-    try:
-        return tf.distribute.Server(
-            {"ps": list(cluster.ps), "worker": list(cluster.worker)},
-            job_name=place.role,
-            task_index=place.index,
-            protocol="grpc",
-            config=config,
-        )
-    except tf.errors.UnknownError as error:
-        address = getattr(cluster, place.role)[place.index]
-        raise RuntimeError(
-            f"TensorFlow cannot listen at {address}: another program has taken the port since it "
-            "was found free (run again, or --port-base with another first port)"
-        ) from error
 
 
 class _Worker:
