@@ -172,6 +172,7 @@ def evaluate(job: Job, place: Place, link: AgentLink) -> None:
         return
     link.phase("building the model")
     model = training.build_model(job)
+    link.phase("reading the data")
     keeper = Keeper(job, place, link, Input(job, place, model).source, lambda: model)
     values = keeper.evaluate_test(values_like(model))
     squares = sum(float(np.sum(np.square(p, dtype=np.float64))) for p in values.parameters)

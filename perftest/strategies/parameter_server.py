@@ -64,6 +64,7 @@ class _Worker:
         small, large = tf.Graph(), tf.Graph()
         with small.as_default(), v1.device(self._host):
             self._model = training.build_model(self.job)
+        self.link.phase("reading the data")
         self._batches = Input(self.job, self._place, self._model)
         if self.job.data.input_only:
             measure_input(self.job, self.link, self._batches)

@@ -31,6 +31,7 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     device = device_name(place)
     with tf.device(device):
         model = training.build_model(job)
+    link.phase("reading the data")
     batches = Input(job, place, model)
     if job.data.input_only:
         measure_input(job, link, batches)
