@@ -19,6 +19,7 @@ from launcher import cli_options as options
 from launcher import report
 from launcher.cli_check import check
 from launcher.cli_clean import clean
+from launcher.cli_make_data import make_data
 from launcher.cli_results import compare, plot, table
 from launcher.cli_shared import check_logs, check_model, draw, find_nodes, opened
 from launcher.cli_sweep import scale, scale_all
@@ -78,6 +79,7 @@ def main_group() -> None:
 @options.batch_option
 @options.where_options
 @options.training_options
+@options.data_options
 @options.logs_option
 @options.json_option
 @click.option("--dry-run", is_flag=True, help="Greet the nodes, print the plan, start nothing.")
@@ -128,7 +130,10 @@ def run(
         report.print_measurement(out, measurement, plot)
 
 
-for command in (scale, scale_all, check, clean, plot, table, compare, train, evaluate):
+for command in (
+    *(scale, scale_all, check, clean, plot, table, compare),
+    *(train, evaluate, make_data),
+):
     main_group.add_command(command)
 
 

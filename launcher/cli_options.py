@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from launcher.data_options import OPTIONS as DATA_OPTIONS
+from launcher.data_options import make_data, make_strategy
 from launcher.tasks import DEFAULT_FIRST_PORT, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -217,6 +219,8 @@ training_options = _together(
     ),
 )
 
+data_options = _together(*DATA_OPTIONS)
+
 logs_option = click.option(
     "--logs",
     "logs_dir",
@@ -238,7 +242,7 @@ def make_options(model: str, batch_size: int, values: dict[str, Any]) -> Options
         model=model,
         batch_size=batch_size,
         gpus_per_node=values["gpus_per_node"],
-        strategy=values["strategy"],
+        strategy=make_strategy(values),
         communication=values["communication"],
         synchronous=values["synchronous"],
         parameter_servers=values["num_ps"],
@@ -250,6 +254,7 @@ def make_options(model: str, batch_size: int, values: dict[str, Any]) -> Options
         learning_rate=values["learning_rate"],
         seed=values["seed"],
         stall_seconds=values["stall_timeout"],
+        data=make_data(values),
     )
 
 

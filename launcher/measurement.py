@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from launcher import provenance
+from launcher.data_options import data_label, staged_from
 from launcher.errors import NodeError, ResultsError, RunTestError
 from launcher.outcome import Outcome, RunObserver
 from launcher.reachability import check_reachability
@@ -159,8 +160,8 @@ def _row(
         device=plan.device,
         gpu_type=plan.gpu_type,
         machines=plan.machines,
-        data="synthetic",
-        staged_from="",
+        data=data_label(job.data),
+        staged_from=staged_from(job.data),
         warmup_steps=job.warmup_steps,
         measured_steps=job.measured_steps,
         **summary.figures(),

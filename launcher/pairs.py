@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from launcher.errors import ConnectionLost, NodeError, PairUnreachable, PortTaken
 from launcher.nodes import Node
-from launcher.tasks import SINGLE, PlannedTask, RunPlan
+from launcher.tasks import INPUT_ONLY, SINGLE, PlannedTask, RunPlan
 from perftest.protocol import (
     NAME_UNKNOWN,
     NO_ROUTE,
@@ -68,7 +68,7 @@ def needed_pairs(plan: RunPlan) -> dict[int, tuple[Target, ...]]:
     other only where there are no servers. Nodes that share one network stack are one caller. In a
     run of very many nodes each tries an even share of its addresses, and together they try all.
     """
-    if plan.job.strategy == SINGLE:
+    if plan.job.strategy in (SINGLE, INPUT_ONLY):
         return {}
     first: dict[tuple[str, str], int] = {}
     callers = [first.setdefault((h.machine, h.network), i) for i, h in enumerate(plan.hellos)]

@@ -18,6 +18,7 @@ from launcher.placement import (
 )
 from launcher.tasks import (
     ALL_REDUCE,
+    INPUT_ONLY,
     PARAMETER_SERVER_STRATEGY,
     SINGLE,
     Options,
@@ -45,12 +46,12 @@ def check_options(options: Options, nodes: int) -> None:
         for option, is_given in given.items():
             if is_given:
                 raise PlanError(
-                    f"{option} has no meaning with --strategy {options.strategy}",
+                    f"{option} has no meaning with {_how(options.strategy)}",
                     f"leave out {option}, or --strategy parameter_server",
                 )
     if options.strategy != ALL_REDUCE and options.communication != "auto":
         raise PlanError(
-            f"--communication has no meaning with --strategy {options.strategy}",
+            f"--communication has no meaning with {_how(options.strategy)}",
             "leave out --communication, or --strategy all_reduce",
         )
     if options.backup_workers >= workers:
@@ -70,6 +71,11 @@ def check_options(options: Options, nodes: int) -> None:
         raise PlanError(f"--learning-rate {options.learning_rate} is not a number", "0.01")
     if options.backup_workers and not options.synchronous:
         raise PlanError("--backup-workers has no meaning with --async", "leave out one of the two")
+
+
+def _how(strategy: str) -> str:
+    """The option that chose a strategy."""
+    return "--input-only" if strategy == INPUT_ONLY else f"--strategy {strategy}"
 
 
 def greeting(options: Options, node: Node, session: str) -> Greet:

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launcher.tasks import RunPlan
+from launcher.data_options import data_label
+from launcher.tasks import INPUT_ONLY, RunPlan
 
 if TYPE_CHECKING:  # they bring pandas along
     from launcher.measurement import Measurement
@@ -58,6 +59,7 @@ def _rows(row: RunRow) -> list[tuple[str, str]]:
         where += f", all processes on {row.machines} machine{'s' * (row.machines != 1)}"
     return [
         ("model", f"{row.model}, {row.batch_per_gpu} images per GPU and step, {row.data}"),
+        *([("read from", row.staged_from)] if row.staged_from else []),
         ("where", f"{where} ({row.gpu_type})"),
         ("strategy", _strategy(row)),
         ("images/sec", f"{_number(row.images_per_sec)}{_interval(row)}"),
@@ -80,6 +82,8 @@ def _strategy(row: RunRow) -> str:
         return "single process"
     if row.strategy == "all_reduce":
         return "all_reduce, synchronous, every worker with all parameters"
+    if row.strategy == INPUT_ONLY:
+        return "none: batches are read, and nothing is trained"
     text = f"{row.strategy}, {'synchronous' if row.sync else 'asynchronous'}"
     text += f", {row.parameter_servers} parameter server{'s' * (row.parameter_servers != 1)}"
     if row.backup_workers:
@@ -128,6 +132,13 @@ def print_plan(console: Console, plan: RunPlan, commands: list[str]) -> None:
         f"{job.warmup_steps} + {job.measured_steps} steps, on {plan.device}",
         highlight=False,
     )
+    if job.data.path:
+        staged = f", copied to {job.data.stage} first" if job.data.stage else ""
+        console.print(
+            f"data: {escape(data_label(job.data))} of {escape(job.data.path + staged)}",
+            highlight=False,
+            soft_wrap=True,
+        )
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("task", "node", "address", "runs on"):
         table.add_column(name, overflow="fold")

@@ -114,6 +114,7 @@ class _Run:
         self._watch = StallWatch(plan)
         self._logs = Logs(log, outcome)
         self._phases: dict[tuple[str, int], int] = defaultdict(int)
+        self._last_phase: dict[tuple[str, int], str] = {}
         self._next_look = 0.0
 
     def start(self) -> None:
@@ -240,8 +241,14 @@ class _Run:
             self._keep_finished(node, what.index, message)
 
     def _keep_phase(self, role: str, index: int, phase: Phase) -> None:
-        self._phases[role, index] += 1
         name = printable(phase.name, 60)
+        if name == self._last_phase.get((role, index)):
+            # It says that it still gets on with what it does: a long copy of the data.
+            if role == WORKER:
+                self._watch.phase(index, name)
+            return
+        self._last_phase[role, index] = name
+        self._phases[role, index] += 1
         if self._phases[role, index] <= _MOST_PHASES:
             self._outcome.phases.append(StartupPhase(role, index, name, phase.elapsed_seconds))
         elif self._plan.job.training is None:

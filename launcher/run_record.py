@@ -60,6 +60,9 @@ def results(outcome: Outcome) -> dict[str, object]:
             str(worker): asdict(message) for worker, message in sorted(outcome.finished.items())
         },
         "startup": [asdict(phase) for phase in outcome.phases],
+        "staged": {
+            str(worker): asdict(message) for worker, message in sorted(outcome.staged.items())
+        },
         "seconds_reachability": _rounded(outcome.reachability_seconds),
         "seconds_to_first_step": _rounded(outcome.first_step_seconds),
         "steps_by_phase": Counter(record.phase for record in outcome.records),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from launcher.errors import NodeError, ResultsError, RunTestError, UsageError
 from launcher.nodes import Node
 from launcher.plan import check_options, make_plan
-from launcher.tasks import PARAMETER_SERVER_STRATEGY, SINGLE, Options, RunPlan
+from launcher.tasks import INPUT_ONLY, PARAMETER_SERVER_STRATEGY, SINGLE, Options, RunPlan
 from perftest.protocol import Hello
 
 MOST_GPUS = 65536
@@ -70,7 +70,7 @@ class Sweep:
     def options_of(self, item: Item, gpus: int) -> Options:
         """What is asked for at one point; one GPU is measured the way of the baseline."""
         asked = replace(self.options, model=item.model, batch_size=item.batch_size, workers=gpus)
-        if gpus > 1:
+        if gpus > 1 or asked.strategy == INPUT_ONLY:
             return asked
         asked = replace(asked, strategy=self.baseline, backup_workers=0)
         if self.baseline == PARAMETER_SERVER_STRATEGY:

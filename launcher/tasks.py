@@ -13,6 +13,8 @@ DEFAULT_FIRST_PORT = 2222
 SINGLE = "single"
 PARAMETER_SERVER_STRATEGY = "parameter_server"
 ALL_REDUCE = "all_reduce"
+# What --input-only asks for; no choice of --strategy.
+INPUT_ONLY = "input_only"
 
 
 @dataclass(frozen=True)

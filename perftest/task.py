@@ -11,12 +11,13 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, NoReturn
 
 from perftest import protocol
 from perftest.protocol import (
     PARAMETER_SERVER,
+    WORKER,
     Assignment,
     Failed,
     Finished,
@@ -107,6 +108,7 @@ def main() -> None:
             # Before TensorFlow starts, because it makes its threads for the processors it sees.
             os.sched_setaffinity(0, assignment.place.cpus)
         _set_threads(assignment.job)
+        assignment = _staged(assignment, link)
         link.phase("importing TensorFlow")
         _work(assignment, link)
     except BaseException as error:
@@ -129,6 +131,16 @@ def _work(assignment: Assignment, link: AgentLink) -> None:
 
         run = strategies.load(assignment.job.strategy)
     run(assignment, link)
+
+
+def _staged(assignment: Assignment, link: AgentLink) -> Assignment:
+    """The same with the data on the node's fast disk, if a worker is to read it from there."""
+    job = assignment.job
+    if not job.data.stage or assignment.place.role != WORKER:
+        return assignment
+    from perftest.data.staging import prepare  # it brings NumPy along
+
+    return replace(assignment, job=replace(job, data=prepare(job.data, link)))
 
 
 def _set_threads(job: Job) -> None:

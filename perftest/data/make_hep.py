@@ -53,7 +53,7 @@ class Kind:
     evenness: float
 
 
-KINDS = {0: Kind(3.2, 560.0, 0.32, 1.4), 1: Kind(5.2, 640.0, 0.28, 2.6)}
+KINDS = {0: Kind(2.4, 540.0, 0.32, 1.3), 1: Kind(5.8, 640.0, 0.28, 2.8)}
 
 
 def events(

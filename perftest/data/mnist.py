@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from perftest.data import Batch, order
+from perftest.data import Batch, order, pipeline
 from perftest.data.errors import DataError
 from perftest.protocol import TEST, TRAIN, VALIDATION, Data
 
@@ -132,7 +132,7 @@ class Mnist:
             tf.TensorSpec((batch_size,), tf.int64),
             tf.TensorSpec((batch_size,), tf.float32),
         )
-        made = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        made = pipeline.generated(batches, signature, epochs and epochs * padded // batch_size)
         return made.map(scaled, num_parallel_calls=2).prefetch(2)
 
 

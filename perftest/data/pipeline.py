@@ -7,9 +7,10 @@ batches that tf.data fetches ahead.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ WINDOW_BYTES = 32 << 20
 _PREFETCHED_BATCHES = 2
 _FINISHED_AT_ONCE = 2
 _PATIENCE_SECONDS = 1e-4
+_ENDLESS = 1 << 60
 # What travels in one array, because each array that enters tf.data takes time.
 _NUMBERS = ("train_weights", "weights", "valid", "cut")
 # Reading waits for disks and networks, so that more threads than processors are of use.
@@ -104,8 +106,53 @@ def dataset(reader: Reader, share: Share) -> Any:
     # A reading thread lets go of the interpreter's lock and takes it again for every few samples:
     # the thread that hands over batches would get it only at the end of its patience, 5 ms.
     sys.setswitchinterval(min(sys.getswitchinterval(), _PATIENCE_SECONDS))
-    made = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    total = None
+    if share.epochs is not None:
+        steps = order.steps(sum(reader.counts), share.batch_size, share.workers)
+        total = steps * share.epochs
+    made = generated(batches, signature, total)
     return made.map(finish, num_parallel_calls=_FINISHED_AT_ONCE).prefetch(_PREFETCHED_BATCHES)
+
+
+def generated(
+    batches: Callable[[], Iterator[tuple[np.ndarray, ...]]],
+    signature: Sequence[Any],
+    total: int | None,
+) -> Any:
+    """A tf.data.Dataset of the first `total` values of a generator (None: it never ends).
+
+    `Dataset.from_generator` would do, but it has the C library give back memory at once
+    (M_TRIM_THRESHOLD, for the whole process), and makes reading and training slower by page faults.
+    """
+    import tensorflow as tf
+
+    running: dict[int, Iterator[tuple[np.ndarray, ...]]] = {}
+    tokens = itertools.count()
+
+    def begin() -> np.int64:
+        token = next(tokens)
+        running[token] = batches()
+        return np.int64(token)
+
+    def following(token: np.int64, number: np.int64) -> tuple[np.ndarray, ...]:
+        values = next(running[int(token)])
+        if total is not None and number == total - 1:
+            running.pop(int(token)).close()  # type: ignore[attr-defined]
+        return values
+
+    def pass_of(_: Any) -> Any:
+        token = tf.ensure_shape(tf.numpy_function(begin, [], tf.int64), [])
+
+        def one(number: Any) -> tuple[Any, ...]:
+            types = [spec.dtype for spec in signature]
+            values = tf.numpy_function(following, [token, number], types)
+            for value, spec in zip(values, signature, strict=True):
+                value.set_shape(spec.shape)
+            return tuple(values)
+
+        return tf.data.Dataset.range(_ENDLESS if total is None else total).map(one)
+
+    return tf.data.Dataset.from_tensors(0).flat_map(pass_of)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,165 @@
+"""Bad data: an error of one line that names the file and the dataset."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from datasets import write_hdf5, write_mnist, write_tfrecords
+
+from perftest import data as sources
+from perftest.data import DataError
+from perftest.protocol import TRAIN, Data
+
+pytestmark = pytest.mark.tensorflow
+
+
+def load(kind: str, folder: Path) -> Any:
+    shape = (28, 28, 1) if kind == "mnist" else (8, 8, 3)
+    return sources.load(Data(kind, str(folder)), shape, 5 if kind != "mnist" else 10, seed=1)
+
+
+def replaced(name: str, values: Any) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            del file[name]
+            if values is not None:
+                file[name] = values
+
+    return change
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (replaced("data", None), "train.h5, data: no such dataset; the file has label, normw"),
+        (replaced("label", None), "train.h5, label: no such dataset"),
+        (replaced("normweight", None), "train.h5, normweight: no such dataset"),
+        (replaced("weight", None), "train.h5, weight: no such dataset"),
+        (replaced("data", np.zeros((9, 3, 8, 9), "f4")), "train.h5, data: 9 × 3 × 8 × 9, but"),
+        (replaced("data", np.zeros((9, 8, 8, 3), "f4")), "takes N × 3 × 8 × 8"),
+        (replaced("data", np.zeros((9, 3, 8, 8))), "train.h5, data: float64 numbers, not float32"),
+        (replaced("data", np.zeros((0, 3, 8, 8), "f4")), "train.h5, data: no samples"),
+        (replaced("label", np.arange(9)), "train.h5, label: sample 5 has the label 5, and"),
+        (replaced("label", np.full(9, -1)), "train.h5, label: sample 0 has the label -1"),
+        (replaced("label", np.full(9, 0.5)), "train.h5, label: sample 0 has the label 0.5"),
+        (replaced("label", np.zeros(8)), "train.h5, label: 8 values for 9 samples"),
+        (replaced("label", ["a"] * 9), "train.h5, label: object values, not numbers"),
+        (replaced("weight", np.full(9, np.nan)), "train.h5, weight: sample 0 has nan"),
+        (cut_off, "train.h5: not a whole HDF5 file"),
+        (lambda path: path.write_bytes(b"no HDF5"), "train.h5: not a whole HDF5 file"),
+    ],
+)
+def test_what_is_wrong_with_an_hdf5_file_is_told_before_training(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    write_hdf5(tmp_path / "train.h5", 9)
+    load("hdf5", tmp_path)
+    spoil(tmp_path / "train.h5")
+    with pytest.raises(DataError) as error:
+        load("hdf5", tmp_path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def read(source: Any) -> None:
+    for _ in source.dataset(TRAIN, 4, 0, 1, 1, True, 0, 1):
+        pass
+
+
+def test_a_pixel_that_is_no_number_is_found_when_it_is_read(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "train.h5", 9)
+    with h5py.File(tmp_path / "train.h5", "r+") as file:
+        file["data"][6, 2, 3, 3] = np.nan
+    with pytest.raises(Exception, match=r"train\.h5, data: sample 6 has a pixel that is not"):
+        read(load("hdf5", tmp_path))
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_named(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "train.h5", 300)
+    source = load("hdf5", tmp_path)
+    cut_off(tmp_path / "train.h5")
+    with pytest.raises(Exception, match=r"train\.h5, data: the file ends before its sample"):
+        read(source)
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "tfrecord", "mnist"])
+def test_a_directory_without_data_is_named(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(DataError, match=str(tmp_path)):
+        load(kind, tmp_path)
+    with pytest.raises(DataError, match="nowhere"):
+        load(kind, tmp_path / "nowhere")
+
+
+def test_a_name_that_says_two_things_is_refused(tmp_path: Path) -> None:
+    write_hdf5(tmp_path / "train_test.h5", 9)
+    with pytest.raises(DataError, match="its name says train and test"):
+        load("hdf5", tmp_path)
+    (tmp_path / "train_test.h5").rename(tmp_path / "latest_train.h5")
+    assert load("hdf5", tmp_path).samples(TRAIN) == 9
+
+
+def rewritten(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def rewrite(path: Path) -> None:
+        path.write_bytes(gzip.compress(change(gzip.decompress(path.read_bytes()))))
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("train-images-idx3-ubyte", Path.unlink, "no such file, gzipped or not"),
+        ("train-images-idx3-ubyte", rewritten(lambda d: b"\1" + d[1:]), "it begins with 01000803"),
+        ("train-images-idx3-ubyte", rewritten(lambda d: d[:-1]), "bytes follow the header, which"),
+        ("train-images-idx3-ubyte", cut_off, "cannot be read"),
+        ("train-images-idx3-ubyte", rewritten(lambda d: b""), "it begins with nothing"),
+        (
+            "t10k-labels-idx1-ubyte",
+            rewritten(lambda d: d[:-1] + b"\x0a"),
+            "sample 11 has the label",
+        ),
+        (
+            "t10k-labels-idx1-ubyte",
+            rewritten(lambda d: d[:4] + b"\0\0\0\x0b" + d[8:-1]),
+            "11 labels for 12 images",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_idx_file_is_told(
+    tmp_path: Path, name: str, spoil: Callable[[Path], None], message: str
+) -> None:
+    write_mnist(tmp_path)
+    spoil(tmp_path / f"{name}.gz")
+    with pytest.raises(DataError) as error:
+        load("mnist", tmp_path)
+    assert message in str(error.value)
+    assert name in str(error.value)
+
+
+def test_what_is_wrong_with_a_tfrecord_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "train-00000-of-00001"
+    write_tfrecords(path, 9, label=6)
+    with pytest.raises(Exception, match="the label 6, and the model knows 1 to 5"):
+        read(load("tfrecord", tmp_path))
+    cut_off(path)
+    with pytest.raises(DataError, match="00001: cut off in its record"):
+        load("tfrecord", tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="00001: no samples"):
+        load("tfrecord", tmp_path)
+
+
+def test_images_of_another_size_than_the_model_takes_are_refused(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    with pytest.raises(DataError, match="but the model takes 8 × 8 × 3"):
+        sources.load(Data("mnist", str(tmp_path)), (8, 8, 3), 10, 1)
