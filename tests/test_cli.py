@@ -50,7 +50,7 @@ WRONG = {
     "a keras network that is none": (["-m", "keras:;id"], "runtest: -m 'keras:;id' is not"),
     "single with several": (
         ["-m", "resnet50", "--strategy", "single", "-g", "2"],
-        "runtest: --strategy single is one process, not 1 × 2. Try: -n 1 -g 1, or another --strategy",
+        "runtest: --strategy single is one process, not 1 × 2. Try: -n 1 -g 1, or another",
     ),
     "a directory with a line break": (
         ["-m", "resnet", "-r", "/tmp/a\nb"],

@@ -9,7 +9,7 @@ The distributions are chosen to look alike and to overlap; they are no simulatio
 
 Every channel is divided by its largest value in the training sample. Background is far more
 frequent than signal in nature: `weight` is each sample's part of the expected events,
-`normweight` the same with a mean of 1 over the training sample, `psr` a selection by hand: enough
+`normweight` the same with a mean of 1, `psr` a selection by hand: enough
 jets, and enough transverse momentum in them. The same seed gives the same values, whatever the
 number of samples before it.
 """

@@ -1,0 +1,178 @@
+"""Real data from end to end: made, read, staged and measured by the command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from command import runtest
+from datasets import write_mnist
+from hosts import NamespaceHosts
+
+from launcher import data_options
+from perftest import data as sources
+
+SHORT = ("-m", "deepmnist", "-b", 4, "--steps", 60, "--warmup", 1, "--device", "cpu", "--json")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    write_mnist(folder)
+    return folder
+
+
+def measured(*argv: Any, cwd: Path) -> dict[str, Any]:
+    done = runtest(*SHORT, *argv, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    row: dict[str, Any] = json.loads(done.stdout)
+    return row
+
+
+def test_the_launcher_knows_the_kinds_of_data_that_the_nodes_read() -> None:
+    assert {*data_options.KINDS, "synthetic"} == set(sources.KINDS)
+    for kind in sources.KINDS:
+        assert (Path(sources.__file__).parent / f"{kind}.py").is_file()
+
+
+@pytest.mark.parametrize("kind", ["hep", "mnist"])
+def test_made_data_is_the_same_for_the_same_seed(tmp_path: Path, kind: str) -> None:
+    made: list[dict[str, bytes]] = []
+    size = ("--size", 16) if kind == "hep" else ()
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        done = runtest(
+            "make-data", kind, folder, *size, "--samples", 700, "--seed", seed, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert "700 of 700" in done.stderr
+        made.append({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()})
+    assert len(made[0]) == (3 if kind == "hep" else 4)
+    assert made[0] == made[1]
+    assert made[0].keys() == made[2].keys()
+    assert made[0] != made[2]
+
+
+def test_made_events_are_of_the_documented_format(tmp_path: Path) -> None:
+    import h5py
+    import numpy as np
+
+    done = runtest("make-data", "hep", "--size", 32, "--samples", 2000, tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with h5py.File(tmp_path / "hep_train_32.h5") as file:
+        assert file["data"].shape == (1600, 3, 32, 32)
+        assert file["data"].dtype == np.float32
+        images, labels, weight = file["data"][()], file["label"][()], file["weight"][()]
+        assert images.max(axis=(0, 2, 3)) == pytest.approx([1, 1, 1])
+        assert images.min() == 0
+        assert labels.mean() == pytest.approx(0.5, abs=0.01)
+        # Background is a hundred times as frequent.
+        assert weight[labels == 0].sum() == pytest.approx(100 * weight[labels == 1].sum(), rel=1e-4)
+        assert file["normweight"][()].mean() == pytest.approx(1, rel=1e-4)
+        chosen = file["psr"][()]
+        assert chosen[labels == 1].mean() > 3 * chosen[labels == 0].mean() > 0
+        # More jets, so more cells that were hit.
+        hit = (images[:, 2] > 0).sum(axis=(1, 2))
+        assert hit[labels == 1].mean() > 1.2 * hit[labels == 0].mean()
+
+
+def test_what_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = runtest("make-data", "hep", "--samples", 100, "file/below", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "file/below: Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = runtest("make-data", "mnist", "out", "--python", "nowhere", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "--python nowhere: No such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--data", "hdf5"], "--data 'hdf5' is not KIND:DIR with one of hdf5, mnist, tfrecord"),
+        (["--data", "csv:/x"], "is not KIND:DIR"),
+        (["--stage", "/x"], "--stage has nothing to copy without --data"),
+        (["--data", "hdf5:x", "--dummy-data"], "are two answers to one question"),
+        (["--input-only", "--strategy", "single"], "--input-only trains nothing"),
+        (["--input-only", "--num-ps", "2"], "--num-ps has no meaning with --input-only"),
+    ],
+)
+def test_options_of_data_that_make_no_sense_are_refused(
+    tmp_path: Path, argv: list[str], message: str
+) -> None:
+    done = runtest(*SHORT, *argv, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert message in done.stderr
+
+
+@pytest.mark.tensorflow
+def test_training_on_real_data_is_another_row_than_reading_it(tmp_path: Path, digits: Path) -> None:
+    """Paths may be relative on this machine; the second run finds the copy of the first."""
+    (tmp_path / "digits").symlink_to(digits)
+    plain = measured("--data", "mnist:digits", cwd=tmp_path)
+    assert (plain["data"], plain["staged_from"]) == ("mnist", str(tmp_path / "digits"))
+    argv = ("--data", "mnist:digits", "--stage", "disk", "--input-only", "-n", 2)
+    first = measured(*argv, cwd=tmp_path)
+    assert first["data"] == "mnist (input only)"
+    assert first["staged_from"] == str(tmp_path / "disk")
+    assert (first["strategy"], first["parameter_servers"], first["gpus"]) == ("input_only", 0, 2)
+    assert first["images_per_sec"] > 0
+    copied = [_copied(run, tmp_path) for run in (first, measured(*argv, cwd=tmp_path))]
+    assert copied == [[0, 4], [0, 0]]
+    rows = pd.read_csv(tmp_path / "logs" / "deepmnist_b4.csv")
+    assert rows["data"].tolist() == ["mnist", "mnist (input only)", "mnist (input only)"]
+
+
+def _copied(run: dict[str, Any], folder: Path) -> list[int]:
+    """How many files each worker copied."""
+    record = json.loads((folder / run["run_folder"] / "run.json").read_text())
+    return sorted(staged["files"] for staged in record["staged"].values())
+
+
+@pytest.mark.tensorflow
+def test_a_sweep_of_reading_has_one_strategy(tmp_path: Path, digits: Path) -> None:
+    argv = ("-x", 2, "--data", f"mnist:{digits}", "--input-only")
+    done = runtest("scale", *SHORT, *argv, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(tmp_path / "logs" / "deepmnist_b4.csv")
+    assert rows["gpus"].tolist() == [1, 2]
+    assert set(rows["strategy"]) == {"input_only"}
+
+
+@pytest.mark.tensorflow
+def test_bad_data_ends_the_run_before_training(tmp_path: Path) -> None:
+    done = runtest(*SHORT, "--data", f"mnist:{tmp_path}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"worker 0 failed: DataError: {tmp_path}/t10k-images-idx3-ubyte: no such" in done.stderr
+    assert not list((tmp_path / "logs").glob("*.csv"))
+
+
+def test_the_plan_says_what_data_is_read_and_where_it_is_copied(tmp_path: Path) -> None:
+    done = runtest(
+        *SHORT[:-1], "--data", "mnist:/d/digits", "--stage", "/fast", "--dry-run", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "data: mnist of /d/digits, copied to /fast first" in done.stdout
+
+
+@pytest.mark.network
+@pytest.mark.tensorflow
+def test_nodes_read_their_own_copy_of_the_data(
+    hosts: NamespaceHosts, tmp_path: Path, digits: Path
+) -> None:
+    where = (
+        *("-h", hosts.nodes_file(0, 1), "--ssh-config", hosts.ssh_config),
+        *("--python", sys.executable, "-r", hosts.folder),
+    )
+    refused = runtest(*SHORT, *where, "--data", "mnist:digits", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "is relative, and a node knows no folder" in refused.stderr
+    stage = tmp_path / "disk"
+    row = measured(*where, "--data", f"mnist:{digits}", "--stage", stage, cwd=tmp_path)
+    assert (row["nodes"], row["data"], row["staged_from"]) == (2, "mnist", str(stage))
+    # Both hosts share this machine's disk: one of them copies, the other waits for it.
+    assert _copied(row, tmp_path) == [0, 4]
