@@ -160,6 +160,8 @@ def describe(error: BaseException) -> str:
     name = type(error).__name__
     is_ours = type(error).__module__.partition(".")[0] in ("perftest", "models")  # says it in words
     text = (lines[0] if is_ours else f"{name}: {lines[0]}") if lines else name
+    # What is wrong with data may come through TensorFlow, with its own words in front.
+    text = text.rpartition(" DataError: ")[2]
     return "".join(c if c.isprintable() else " " for c in text)[:500]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from hosts import NamespaceHosts
 
 from launcher import data_options
 from perftest import data as sources
+from perftest.data import DataError
+from perftest.task import describe
 
 SHORT = ("-m", "deepmnist", "-b", 4, "--steps", 60, "--warmup", 1, "--device", "cpu", "--json")
 
@@ -147,8 +150,16 @@ def test_a_sweep_of_reading_has_one_strategy(tmp_path: Path, digits: Path) -> No
 def test_bad_data_ends_the_run_before_training(tmp_path: Path) -> None:
     done = runtest(*SHORT, "--data", f"mnist:{tmp_path}", cwd=tmp_path)
     assert done.returncode == 1
-    assert f"worker 0 failed: DataError: {tmp_path}/t10k-images-idx3-ubyte: no such" in done.stderr
+    assert f"worker 0 failed: {tmp_path}/t10k-images-idx3-ubyte: no such" in done.stderr
     assert not list((tmp_path / "logs").glob("*.csv"))
+
+
+def test_what_reading_finds_is_told_without_the_words_of_tensorflow() -> None:
+    said = (
+        "UnknownError: {{node x}} Error in user-defined function: DataError: /d/train.h5, data: no"
+    )
+    assert describe(RuntimeError(said)) == "/d/train.h5, data: no"
+    assert describe(DataError("/d/train.h5: cut off")) == "/d/train.h5: cut off"
 
 
 def test_the_plan_says_what_data_is_read_and_where_it_is_copied(tmp_path: Path) -> None:
@@ -171,8 +182,9 @@ def test_nodes_read_their_own_copy_of_the_data(
     refused = runtest(*SHORT, *where, "--data", "mnist:digits", cwd=tmp_path)
     assert refused.returncode == 2
     assert "is relative, and a node knows no folder" in refused.stderr
-    stage = tmp_path / "disk"
-    row = measured(*where, "--data", f"mnist:{digits}", "--stage", stage, cwd=tmp_path)
-    assert (row["nodes"], row["data"], row["staged_from"]) == (2, "mnist", str(stage))
-    # Both hosts share this machine's disk: one of them copies, the other waits for it.
-    assert _copied(row, tmp_path) == [0, 4]
+    shared = hosts.folder / "digits"  # as from a file server; /tmp is each host's own
+    shutil.copytree(digits, shared, dirs_exist_ok=True)
+    stage = "/tmp/fast-disk"
+    row = measured(*where, "--data", f"mnist:{shared}", "--stage", stage, cwd=tmp_path)
+    assert (row["nodes"], row["data"], row["staged_from"]) == (2, "mnist", stage)
+    assert _copied(row, tmp_path) == [4, 4]
