@@ -35,6 +35,14 @@ def test_a_row_comes_back_as_it_was_written(tmp_path):
     assert path.read_text().splitlines()[0] == ",".join(COLUMNS)
 
 
+def test_a_row_whose_interval_has_no_upper_end_can_be_read(tmp_path):
+    path = log_path(tmp_path, "resnet", 32)
+    append_row(path, row(ci_low=1.0, ci_high=math.inf))
+    table, problems = read_log(path)
+    assert problems == ()
+    assert table["ci_high"].iloc[0] == math.inf
+
+
 def test_the_header_is_written_once(tmp_path):
     path = log_path(tmp_path, "resnet", 32)
     for number in range(5):

@@ -53,6 +53,9 @@ class Reader(Protocol):
     def read(self, run: Run, images: Sequence[np.ndarray]) -> None:
         """Read the images of a run, the ith into images[i]. Called from several threads at once."""
 
+    def expect(self, runs: Sequence[Run]) -> None:
+        """These are read next."""
+
     def finish(self, images: Any) -> Any:
         """TensorFlow's operations from stored images, (batch, ...), to those of Batch."""
 
@@ -200,7 +203,7 @@ class _Epoch:
         images = [self.memory.take() for _ in range(math.ceil(count / size))]
         images[-1][count - size * (len(images) - 1) :] = 0
         labels, numbers = _placed(self.reader, window, len(images) * size)
-        futures = []
+        futures = [self.threads.submit(self.reader.expect, window.runs)]
         done = 0
         for run in window.runs:
             places = window.places[done : done + len(run)].tolist()
