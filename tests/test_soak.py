@@ -1,0 +1,36 @@
+"""Runs in a row leave nothing over on either side: the short version of benchmarks/soak.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "soak.py"
+
+
+@pytest.mark.network
+def test_runs_in_a_row_leave_nothing_over_and_give_the_same_losses() -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--runs", "6", "--real", "0"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing leaks, and all runs of a kind have the same losses" in done.stdout
+
+
+@pytest.mark.network
+def test_a_leak_of_either_side_is_found() -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--runs", "4", "--real", "0", "--leak"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    for what in ("launcher descriptors", "host files", "host processes"):
+        assert f"LEAK OR DIFFERENCE: {what}: " in done.stdout
