@@ -9,7 +9,7 @@ bin := .venv/bin
 
 SECONDS_EACH := $(or $(SECONDS),60)
 
-.PHONY: help run test test-faults check fuzz venv venv-dev clean
+.PHONY: help run test test-faults check fuzz soak bench-fan-out venv venv-dev clean
 
 help:
 	@echo 'make run     measure a small model on this machine: table, CSV and SVG (first time: 2 minutes)'
@@ -17,6 +17,8 @@ help:
 	@echo 'make test-faults  run the tests of faults again and again (ROUNDS=20), until one fails'
 	@echo 'make check   look at format, lint and types'
 	@echo 'make fuzz    feed every parser with hostile input, for a minute each (SECONDS=60)'
+	@echo 'make soak    200 runs in a row: nothing may leak (8 minutes, as root)'
+	@echo 'make bench-fan-out  64 nodes opened and stopped, beside pdsh (as root)'
 	@echo 'make clean   remove the environment and all that was built; the logs stay'
 
 # Two nodes on this machine; one where there is a single GPU, which two cannot share.
@@ -45,6 +47,12 @@ fuzz: venv-dev
 	    echo "fuzz: $$name, $(SECONDS_EACH) s"; \
 	    ../$(bin)/python -m fuzz $$name -max_total_time=$(SECONDS_EACH) 2>&1 | \
 	        grep -v '^INFO: \(Instr\|Load\|Using\)' | tail -n 40; [ $${PIPESTATUS[0]} = 0 ] || exit 1; done
+
+soak: venv-dev
+	$(bin)/python benchmarks/soak.py $(ARGS)
+
+bench-fan-out: venv-dev
+	$(bin)/python benchmarks/fan_out.py $(ARGS)
 
 # Both look for themselves whether there is anything to do.
 venv:

@@ -22,7 +22,7 @@ from perftest.bell import Bell
 from perftest.errands import QUESTIONS, Errands
 from perftest.leftovers import Cleaner, remove_session, sign_of_life
 from perftest.ports import Ports
-from perftest.probe import Probes
+from perftest.probe_later import ProbesLater
 from perftest.protocol import (
     AgentFailed,
     ClockQuery,
@@ -73,7 +73,7 @@ class Agent:
         self._errands = Errands(self._selector, self._output.put, clock)
         bell = Bell()
         self._selector.register(bell.descriptor, selectors.EVENT_READ, bell.silence)
-        self._probes = Probes(self._selector, self._output.put, bell.ring, clock)
+        self._probes = ProbesLater(self._selector, self._output.put, bell.ring, clock)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._stop(signal.Signals(number).name))
 

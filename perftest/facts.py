@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -81,6 +80,28 @@ def _version(module: str, distributions: tuple[str, ...]) -> str:
     """The installed version; "unknown" for a module that no known distribution brought."""
     if importlib.util.find_spec(module) is None:
         return ""
+    for name in distributions:
+        for folder in sys.path:
+            if version := _wheels(folder).get(name):
+                return version
+    return _version_by_metadata(distributions)
+
+
+@cache
+def _wheels(folder: str) -> dict[str, str]:
+    """Versions by name of what was installed there, as the names of the folders say it."""
+    try:
+        entries = os.listdir(folder or ".")
+    except OSError:
+        return {}
+    found = (re.fullmatch(r"([^-]+)-([^-]+)\.dist-info", entry) for entry in entries)
+    return {match[1].lower().replace("_", "-"): match[2] for match in found if match}
+
+
+def _version_by_metadata(distributions: tuple[str, ...]) -> str:
+    """As Python's own way has it, which knows every format and takes longer than all else here."""
+    import importlib.metadata
+
     for name in distributions:
         try:
             return importlib.metadata.version(name)

@@ -249,7 +249,7 @@ for name in {modules}:
 print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("perftest", "models")))
 """
 NODE_SIDE = {"tensorflow", "keras", "h5py"}
-PROTOCOL = {"perftest", "perftest.records"} | {
+PROTOCOL = {"perftest", "perftest.record", "perftest.records"} | {
     module_of(file) for file in SOURCES if file.startswith("perftest/protocol/")
 }
 

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parent.parent / "benchmarks" / "soak.py"
 @pytest.mark.network
 def test_runs_in_a_row_leave_nothing_over_and_give_the_same_losses() -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--runs", "6", "--real", "0"],
+        [sys.executable, str(SCRIPT), "--runs", "5", "--real", "0"],
         capture_output=True,
         text=True,
         timeout=120,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from perftest.record import record
 from perftest.records import MessageError
 
 # More of anything, or a larger number, no honest node has.
@@ -13,14 +13,14 @@ _MOST_NUMBER = float(1 << 60)
 _LATEST_CLOCK = 1e11
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ClockQuery:
     """Ask for the time. asked: the launcher's clock, sent back so that answers are told apart."""
 
     asked: float
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ClockReading:
     """The node's wall clock, in seconds since 1970, when the query came."""
 
@@ -31,14 +31,14 @@ class ClockReading:
         _check_numbers(_LATEST_CLOCK, self.clock)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Inspect:
     """Ask for Inspection. names: the host names that TensorFlow will use, to be looked up there."""
 
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class NetworkInterface:
     """One network interface. speed_mbit: in 10^6 bit/s; None where the system does not say.
 
@@ -55,7 +55,7 @@ class NetworkInterface:
         _check_numbers(_MOST_NUMBER, self.speed_mbit or 0, self.mtu)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ResolvedName:
     """What a host name means on a node. problem: why it means nothing, in the system's words."""
 
@@ -64,7 +64,7 @@ class ResolvedName:
     problem: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class GpuUse:
     """What a GPU does now. utilization_percent: None where nvidia-smi does not know.
 
@@ -80,7 +80,7 @@ class GpuUse:
         _check_numbers(_MOST_NUMBER, self.used_mib, self.utilization_percent or 0, self.processes)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Inspection:
     """What a node says of its state.
 
@@ -113,14 +113,14 @@ class Inspection:
         _check_items(self.gpu_use)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class CountParameters:
     """Ask for ParameterCount. The node builds the network, which takes TensorFlow some seconds."""
 
     model: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ParameterCount:
     """sizes: bytes of each trainable variable in float32. problem: why there are none, if so."""
 
@@ -132,7 +132,7 @@ class ParameterCount:
         _check_numbers(_MOST_NUMBER, *self.sizes)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ErrandFailed:
     """What was asked could not be found out. errand: the type of the question."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from perftest.protocol.training import Data, Optimizer, Training
+from perftest.record import record
 
 PARAMETER_SERVER = "ps"
 WORKER = "worker"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Cluster:
     """`host:port` of every parameter server and worker, in the order of their indices."""
 
@@ -18,7 +19,7 @@ class Cluster:
     worker: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Job:
     """What all tasks of a run have in common.
 
@@ -50,7 +51,7 @@ class Job:
     inter_op_threads: int = 0
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Place:
     """One task of a run: its role, index, and what of the node it may use.
 
@@ -63,7 +64,7 @@ class Place:
     gpu: str | None
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Assignment:
     """A task's first line of input: the job, its place in it, and the run's name."""
 

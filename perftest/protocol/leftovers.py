@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from perftest.record import record
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class FindLeftovers:
     """Ask for what other sessions left. run: a run or session id, or empty for all of them."""
 
     run: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Leftover:
     """One process or directory of another session.
 
@@ -32,7 +32,7 @@ class Leftover:
     in_use: bool
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Leftovers:
     """What was found. omitted: how many more there are.  strange: what is there but not ours."""
 
@@ -41,7 +41,7 @@ class Leftovers:
     strange: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Clean:
     """End and remove what the last answer to FindLeftovers told.
 
@@ -49,7 +49,7 @@ class Clean:
     """
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Cleaned:
     """How many processes ended and directories went, and what would not."""
 

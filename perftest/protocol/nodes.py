@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from perftest.record import record
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Gpu:
     """One GPU, or one MIG slice of one. `memory_mib` is in MiB."""
 
@@ -15,7 +15,7 @@ class Gpu:
     driver: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Versions:
     """Versions of what is installed on a node; an empty string is "not installed"."""
 
@@ -25,7 +25,7 @@ class Versions:
     h5py: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class PortRequest:
     """`count` TCP ports are wanted, the lowest that are free from `first` on."""
 
@@ -33,7 +33,7 @@ class PortRequest:
     count: int
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Greet:
     """Ask for Hello, and for ports that no other runtest on the node will take meanwhile."""
 
@@ -42,7 +42,7 @@ class Greet:
     ports: tuple[PortRequest, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Hello:
     """What the node says of itself.
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from perftest.record import record
 from perftest.records import MessageError
 
 # What can come of a look at one address.
@@ -32,7 +32,7 @@ _MOST_DETAIL = 300
 _SECRET = re.compile(r"[0-9a-f]{32}\Z")
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Listen:
     """Answer on these TCP ports, for `seconds` at most, whoever knows `secret` (32 hex digits).
 
@@ -50,7 +50,7 @@ class Listen:
         _check_range("seconds", self.seconds, MOST_PROBE_SECONDS)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class PortProblem:
     """A port on which the agent cannot listen, and why."""
 
@@ -62,7 +62,7 @@ class PortProblem:
         _check_text(self.reason)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Listening:
     """The agent listens from now on, except where a problem is named."""
 
@@ -73,7 +73,7 @@ class Listening:
         _check_count("problems", self.problems, MOST_PORTS)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ProbeTarget:
     """An address that is to be tried, and the secret of the agent that listens there."""
 
@@ -87,7 +87,7 @@ class ProbeTarget:
         _check_secret(self.secret)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Probe:
     """Try all these addresses, each for `seconds` at most.
 
@@ -106,7 +106,7 @@ class Probe:
         _check_range("transfer_bytes", self.transfer_bytes, MOST_TRANSFER_BYTES)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class ProbeResult:
     """What came of one address. latency_seconds: a round trip, the median of a few."""
 
@@ -125,7 +125,7 @@ class ProbeResult:
         _check_text(self.detail)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Probed:
     """What came of all addresses, in the order in which they were asked for."""
 
@@ -136,7 +136,7 @@ class Probed:
         _check_count("results", self.results, MOST_TARGETS)
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class EndProbe:
     """Let go of the ports and of whatever is still being tried."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from perftest.protocol.jobs import Job, Place
 from perftest.protocol.tasks import TaskMessage
+from perftest.record import record
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Start:
     """Start these tasks of a run on this node."""
 
@@ -17,31 +16,31 @@ class Start:
     places: tuple[Place, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Go:
     """All workers are ready: go on to the measured steps."""
 
     run_id: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Finish:
     """End the run's tasks, send their logs, say RunEnded."""
 
     run_id: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Heartbeat:
     """Whoever sends it is alive. Launcher and agent both send it."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Stop:
     """End everything, clean up, leave."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class FromTask:
     """A message of one task, passed on by its agent."""
 
@@ -51,7 +50,7 @@ class FromTask:
     message: TaskMessage
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Exited:
     """A task's process ended. Of exit_code and signal, one is None."""
 
@@ -63,7 +62,7 @@ class Exited:
     log_tail: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Paused:
     """A task's process `pid` was stopped (SIGSTOP, or a debugger), or goes on again."""
 
@@ -74,7 +73,7 @@ class Paused:
     stopped: bool
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Log:
     """A piece of a task's log, in order. `omitted_bytes` were left out just before it."""
 
@@ -85,7 +84,7 @@ class Log:
     omitted_bytes: int
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class RunEnded:
     """All tasks of the run are gone, except those that `problems` names."""
 
@@ -93,7 +92,7 @@ class RunEnded:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class AgentFailed:
     """The agent itself could not do what it was asked."""
 

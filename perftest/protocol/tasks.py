@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from perftest.protocol.training import (
     Evaluated,
     Progress,
@@ -12,9 +10,10 @@ from perftest.protocol.training import (
     Staged,
     TrainingStarts,
 )
+from perftest.record import record
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Phase:
     """What the task is about to do, `elapsed_seconds` after its process started."""
 
@@ -22,12 +21,12 @@ class Phase:
     elapsed_seconds: float
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Ready:
     """Warm-up is done but for its last step; the worker waits for Go."""
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class StepTimes:
     """Some steps in a row. Lists run in step with each other, from step `first_step` on.
 
@@ -44,7 +43,7 @@ class StepTimes:
     global_steps: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Finished:
     """The worker has done its steps.
 
@@ -57,7 +56,7 @@ class Finished:
     device: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Failed:
     """The task gave up. `error` is one line; the log has the rest."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from perftest.record import record
 
 SYNTHETIC = "synthetic"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Data:
     """Where the images come from.
 
@@ -29,7 +29,7 @@ class Data:
     normweight: bool = False
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Optimizer:
     """How gradients become an update; the learning rate is the job's.
 
@@ -42,7 +42,7 @@ class Optimizer:
     weight_decay: float = 0.0
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Training:
     """Real training instead of a measurement: epochs, validation, checkpoints; or one evaluation.
 
@@ -67,7 +67,7 @@ class Training:
     checkpoint: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Staged:
     """The worker's node has copied the data to its fast disk."""
 
@@ -76,7 +76,7 @@ class Staged:
     bytes: int
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class TrainingStarts:
     """What lies before the workers. first_epoch: 0, or where a checkpoint is taken up.
 
@@ -92,7 +92,7 @@ class TrainingStarts:
     checkpoint: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Progress:
     """Where a worker stands. epoch, step: counted from 0, step within the epoch, the next one.
 
@@ -107,7 +107,7 @@ class Progress:
     seconds: float
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Evaluated:
     """Figures of one pass over a split. epoch: epochs trained on so far.
 
@@ -126,7 +126,7 @@ class Evaluated:
     seconds: float
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Saved:
     """A checkpoint stands on the disk of worker 0's node. epoch: epochs trained on so far."""
 
@@ -134,7 +134,7 @@ class Saved:
     checkpoint: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class RocCurve:
     """Points of the weighted ROC curve, by falling threshold, thinned to at most 2,000.
 
