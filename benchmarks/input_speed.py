@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--samples", type=int, default=40_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", help="on the disk to measure", default="/var/tmp")  # noqa: S108
+    parser.add_argument("--folder", help="on the disk to measure", default="/var/tmp")
     asked = parser.parse_args()
     from perftest import data as sources
     from perftest.protocol import Data
