@@ -29,7 +29,8 @@ from launcher.terminal import console
 def check(model: str, num_nodes: int | None, batch_size: int, as_json: bool, **values: Any) -> int:
     """Look at everything that can be known before a run, on all nodes at once.
 
-    Takes the options of run. Exit status 1 when a run would fail.
+    Takes the options of run but those of data, which is not looked at. Exit status 1 when a run
+    would fail.
     """
     if model:
         check_model(model)

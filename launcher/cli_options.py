@@ -237,7 +237,11 @@ json_option = click.option(
 
 
 def make_options(model: str, batch_size: int, values: dict[str, Any]) -> Options:
-    """The options of a run from what Click gives for `training_options`."""
+    """The options of a run from what Click gives for `training_options` and `data_options`.
+
+    A command that does not take the latter (check) asks for synthetic images.
+    """
+    values = {"data": "", "dummy_data": False, "stage": "", "input_only": False, **values}
     return Options(
         model=model,
         batch_size=batch_size,
