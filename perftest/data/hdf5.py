@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
@@ -119,7 +119,6 @@ class Reader:
         size = pipeline.samples_of(image_shape, pipeline.BLOCK_BYTES)
         # A compressed chunk is unpacked as a whole, whatever is wanted of it.
         self.blocks = tuple(math.ceil(size / file.chunk) * file.chunk for file in files)
-        self._seen = [np.zeros(file.samples, bool) for file in files]
 
     def columns(self, run: Run) -> dict[str, np.ndarray]:
         """Labels and weights of a run."""
@@ -147,7 +146,7 @@ class Reader:
         return tf.transpose(images, [0, 2, 3, 1])
 
     def read(self, run: Run, images: Sequence[np.ndarray]) -> None:
-        """Read the images of a run. Raises DataError for what cannot be read, or is no picture."""
+        """Read the images of a run. Raises DataError for what cannot be read."""
         file = self.files[run.file]
         try:
             if file.offset is None:
@@ -156,9 +155,11 @@ class Reader:
                 _from_offset(file, file.offset, run, images)
         except OSError as error:
             raise DataError(f"{at(file.path, DATA)}: cannot be read: {error}") from error
-        if not self._seen[run.file][run.start : run.stop].all():  # once is enough
-            _check_finite(file.path, run.start, images)
-            self._seen[run.file][run.start : run.stop] = True
+
+    def refuse(self, run: Run, number: int) -> NoReturn:
+        """Raises DataError for the numberth image of a run, which is no picture."""
+        path, sample = self.files[run.file].path, run.start + number
+        raise DataError(f"{at(path, DATA)}: sample {sample} has a pixel that is not a number")
 
 
 def _through_library(file: ImageFile, run: Run, images: Sequence[np.ndarray]) -> None:
@@ -184,9 +185,3 @@ def _from_offset(file: ImageFile, offset: int, run: Run, images: Sequence[np.nda
                 number = run.start + whole
                 raise DataError(f"{at(file.path, DATA)}: the file ends before its sample {number}")
             done += count
-
-
-def _check_finite(path: Path, start: int, images: Sequence[np.ndarray]) -> None:
-    for number, image in enumerate(images, start):
-        if not np.isfinite(image).all():
-            raise DataError(f"{at(path, DATA)}: sample {number} has a pixel that is not a number")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -52,6 +52,9 @@ class Reader(Protocol):
 
     def read(self, run: Run, images: Sequence[np.ndarray]) -> None:
         """Read the images of a run, the ith into images[i]. Called from several threads at once."""
+
+    def refuse(self, run: Run, number: int) -> NoReturn:
+        """Raise what is to be said of the numberth image of a run: a pixel is no number."""
 
     def expect(self, runs: Sequence[Run]) -> None:
         """These are read next."""
@@ -210,7 +213,7 @@ class _Epoch:
             rows = [images[place // size][place % size] for place in places]
             futures.append(self.threads.submit(self.reader.read, run, rows))
             done += len(run)
-        return _Window(images, labels, numbers, futures)
+        return _Window(self.reader, window, images, labels, numbers, futures)
 
     def _padding(self) -> tuple[np.ndarray, ...]:
         size = self.share.batch_size
@@ -235,6 +238,8 @@ def _placed(reader: Reader, window: order.Window, size: int) -> tuple[np.ndarray
 class _Window:
     """A window that is being read: its batches' images, labels, numbers, and what to wait for."""
 
+    reader: Reader
+    window: order.Window
     images: list[np.ndarray]
     labels: np.ndarray
     numbers: np.ndarray
@@ -247,4 +252,19 @@ class _Window:
         self.futures.clear()
         for start in range(0, len(self.labels), size):
             rows = slice(start, start + size)
-            yield self.images.pop(0), self.labels[rows], self.numbers[:, rows]
+            images = self.images.pop(0)
+            self._check(images, start)
+            yield images, self.labels[rows], self.numbers[:, rows]
+
+    def _check(self, images: np.ndarray, start: int) -> None:
+        """Refuse pixels that are no numbers. Their sum tells whether there may be any, for a small
+        part of the time that it takes to look at each."""
+        if math.isfinite(images.sum()):
+            return
+        wrong = {start + int(i) for i in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))}
+        done = 0
+        for run in self.window.runs:
+            for number, place in enumerate(self.window.places[done : done + len(run)].tolist()):
+                if place in wrong:
+                    self.reader.refuse(run, number)
+            done += len(run)
