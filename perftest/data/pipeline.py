@@ -38,7 +38,7 @@ class Reader(Protocol):
     """What a kind of files must be able to do.
 
     counts: samples of each file.  blocks: how many of a file's samples are best read in one go.
-    stored_shape: of one image as it is read, float32.
+    image_shape: (height, width, channels).
     """
 
     @property
@@ -48,7 +48,7 @@ class Reader(Protocol):
     def blocks(self) -> Sequence[int]: ...
 
     @property
-    def stored_shape(self) -> Sequence[int]: ...
+    def image_shape(self) -> Sequence[int]: ...
 
     def read(self, run: Run, images: Sequence[np.ndarray]) -> None:
         """Read the images of a run, the ith into images[i]. Called from several threads at once."""
@@ -58,9 +58,6 @@ class Reader(Protocol):
 
     def expect(self, runs: Sequence[Run]) -> None:
         """These are read next."""
-
-    def finish(self, images: Any) -> Any:
-        """TensorFlow's operations from stored images, (batch, ...), to those of Batch."""
 
     def columns(self, run: Run) -> dict[str, np.ndarray]:
         """Of each sample of a run: the fields of Batch but `images` and `valid`."""
@@ -89,7 +86,7 @@ def dataset(reader: Reader, share: Share) -> Any:
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
         last = math.inf if share.epochs is None else share.first_epoch + share.epochs
-        memory = Pool((share.batch_size, *reader.stored_shape))
+        memory = Pool((share.batch_size, *reader.image_shape))
         epoch = share.first_epoch
         with ThreadPoolExecutor(_THREADS, "read") as threads:
             while epoch < last:
@@ -100,14 +97,14 @@ def dataset(reader: Reader, share: Share) -> Any:
 
     size = share.batch_size
     signature = (
-        tf.TensorSpec((size, *reader.stored_shape), tf.float32),
+        tf.TensorSpec((size, *reader.image_shape), tf.float32),
         tf.TensorSpec((size,), tf.int64),
         tf.TensorSpec((len(_NUMBERS), size), tf.float32),
     )
 
     def finish(images: Any, labels: Any, numbers: Any) -> Batch:
         named = {name: numbers[row] for row, name in enumerate(_NUMBERS)}
-        return Batch(images=reader.finish(images), labels=labels, **named)
+        return Batch(images=images, labels=labels, **named)
 
     # A reading thread lets go of the interpreter's lock and takes it again for every few samples:
     # the thread that hands over batches would get it only at the end of its patience, 5 ms.
@@ -196,7 +193,7 @@ class _Epoch:
             parts = [parts[i] for i in sequence]
             randoms = order.generator(share.seed, self.number, share.worker)
         first, last = order.share(sum(self.reader.counts), share.worker, share.workers)
-        batches = max(1, samples_of(self.reader.stored_shape, WINDOW_BYTES) // share.batch_size)
+        batches = max(1, samples_of(self.reader.image_shape, WINDOW_BYTES) // share.batch_size)
         return order.windows(parts, first, last, batches * share.batch_size, randoms)
 
     def _read(self, window: order.Window) -> _Window:
