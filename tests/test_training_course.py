@@ -89,6 +89,17 @@ def test_a_checkpoint_stands_beside_the_epoch_that_it_is_of(tmp_path: Path) -> N
     assert [row.checkpoint for row in told(tmp_path).rows] == ["epoch-0001", ""]
 
 
+def test_what_a_slower_worker_tells_of_an_epoch_that_is_over_goes_into_its_row(
+    tmp_path: Path,
+) -> None:
+    course = told(tmp_path)
+    course.take_progress(1, Progress(0, 6, 2.0, 16, 4.0))
+    course.end()
+    first, _, second = course.rows
+    assert (first.epoch, first.samples, first.images_per_sec) == (1, 80, 80 / 12.0)
+    assert (first.checkpoint, second.epoch) == ("epoch-0001", 2)
+
+
 def test_the_files_are_whole_after_every_evaluation_and_at_the_end(tmp_path: Path) -> None:
     course = told(tmp_path)
     assert list(pd.read_csv(course.metrics_csv)["split"]) == ["train", "validation"]

@@ -95,6 +95,7 @@ class Course:
         self._began = clock()
         self._progress: list[ProgressRow] = []
         self._epochs: dict[int, _Epoch] = {}
+        self._closed: dict[int, int] = {}  # epoch -> the place of its row
 
     def take(self, message: Any) -> None:
         """News of worker 0. Raises ResultsError when it cannot be written."""
@@ -124,6 +125,11 @@ class Course:
             passed, worker, message.epoch, message.step, loss, message.images, message.seconds
         )
         self._progress.append(row)
+        if (place := self._closed.get(message.epoch)) is not None:
+            # Another worker is behind worker 0, which has told of the epoch's end: asynchronous
+            # ones go their own ways, and news of two nodes may come in any order.
+            late = epoch.row(message.epoch)
+            self.rows[place] = replace(late, checkpoint=self.rows[place].checkpoint)
 
     def end(self) -> None:
         """Count what there is of the last epoch, and write both files. Raises ResultsError."""
@@ -137,9 +143,10 @@ class Course:
 
     def _close_epochs(self, trained: int) -> None:
         """Make rows of the epochs that are over, in their order."""
-        for number in sorted(self._epochs):
-            if number < trained and self._epochs[number].seconds:
-                self.rows.append(self._epochs.pop(number).row(number))
+        for number in sorted(self._epochs.keys() - self._closed.keys()):
+            if number < trained:
+                self._closed[number] = len(self.rows)
+                self.rows.append(self._epochs[number].row(number))
 
     def _note_checkpoint(self, saved: Saved) -> None:
         for place in reversed(range(len(self.rows))):
