@@ -127,6 +127,7 @@ def test_a_key_that_is_missing_or_twice_there_is_named() -> None:
 def test_a_place_that_is_no_json_is_named_by_line_and_column() -> None:
     assert "line 2, column 8" in refused('{\n"mode" 1}')
     assert "no JSON object" in refused("[1]")
+    assert "NaN is not a number" in refused('{"learning_rate": NaN}')
 
 
 def test_layers_that_leave_nothing_of_the_image_are_refused() -> None:

@@ -150,7 +150,7 @@ def read(content: str, where: str, given: Mapping[str, Any]) -> tuple[dict[str, 
     try:
         found = json.loads(content, object_pairs_hook=_object, parse_constant=_constant)
     except _Refused as error:
-        raise ConfigError(f"{where}: {error}", "leave out one of the two") from error
+        raise ConfigError(f"{where}: {error}", error.mend) from error
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{where}: no JSON in line {error.lineno}, column {error.colno}: {error.msg}",
@@ -168,20 +168,24 @@ def read(content: str, where: str, given: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 class _Refused(ValueError):
-    """Something that JSON allows and a configuration must not have."""
+    """Something that JSON's reader allows and a configuration must not have."""
+
+    def __init__(self, message: str, mend: str) -> None:
+        super().__init__(message)
+        self.mend = mend
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _Refused(f"the key {key[:40]!a} is there twice")
+            raise _Refused(f"the key {key[:40]!a} is there twice", "leave out one of the two")
         found[key] = value
     return found
 
 
 def _constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise _Refused(f"{name} is not a number that JSON has", "a number in digits")
 
 
 def _checked(
