@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import signal
 import sys
@@ -24,7 +25,7 @@ from launcher.cli_results import compare, plot, table
 from launcher.cli_shared import check_logs, check_model, draw, find_nodes, opened
 from launcher.cli_sweep import scale, scale_all
 from launcher.cli_train import evaluate, train
-from launcher.errors import NodesFailed, RunTestError, TaskFailed
+from launcher.errors import NodesFailed, RunTestError, TaskFailed, UsageError
 from launcher.plan import check_options, make_plan
 from launcher.terminal import console, write_anything
 from launcher.text import plain, printable
@@ -41,7 +42,16 @@ class DefaultGroup(click.Group):
     default = "run"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the default command in front of arguments that name none."""
+        """Put the default command in front of arguments that name none.
+
+        Raises UsageError for a word that is none: the default command takes options alone.
+        """
+        if args and args[0] not in self.commands and args[0][:1] not in ("", "-"):
+            near = difflib.get_close_matches(args[0], list(self.commands), n=1)
+            raise UsageError(
+                f"{args[0][:60]!a} is not a command",
+                f"runtest {near[0]}" if near else f"one of {', '.join(sorted(self.commands))}",
+            )
         if args and args[0] not in self.commands and args[0] not in ("--help", "--version"):
             args = [self.default, *args]
         return super().parse_args(ctx, args)

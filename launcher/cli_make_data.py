@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from launcher import payload
-from launcher.errors import RunTestError
+from launcher.errors import RunTestError, UsageError
 
 _python = click.option(
     "--python",
@@ -87,7 +87,7 @@ def _make(program: str, out: Path, python: str, *options: str) -> None:
             stdin=subprocess.DEVNULL,
         )
     except OSError as error:
-        raise RunTestError(f"--python {python}: {error.strerror}", "--python PATH") from error
+        raise UsageError(f"--python {python}: {error.strerror}", "--python PATH") from error
     if done.returncode:
         raise RunTestError(
             f"no data was made (exit status {done.returncode})",

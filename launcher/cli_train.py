@@ -17,6 +17,7 @@ from rich.table import Table
 from launcher import cli_options as options
 from launcher import report
 from launcher.cli_shared import check_logs, check_model, find_nodes, opened, print_notes
+from launcher.data_options import absolute
 from launcher.errors import UsageError
 from launcher.plan import check_options, make_plan
 from launcher.tasks import DEFAULT_FIRST_PORT, Options
@@ -169,7 +170,7 @@ def _located(config: TrainConfig, is_local: bool) -> TrainConfig:
     found = {}
     for name, folder in folders.items():
         if folder and is_local:
-            found[name] = str(Path(folder).expanduser().absolute())
+            found[name] = absolute(name, folder)
         elif folder and not folder.startswith(("/", "~/")):
             raise ConfigError(
                 f"{config.where}: {name} {folder!a} is relative, and a node knows no folder that "

@@ -70,7 +70,7 @@ def located(option: str, path: str, is_local: bool) -> str:
     if not path.isprintable():
         raise UsageError(f"{option} {path[:80]!a} has characters that do not print")
     if is_local:
-        return str(Path(path).expanduser().absolute())
+        return absolute(option, path)
     if path.startswith(("/", "~/")):
         return path
     raise UsageError(
@@ -78,6 +78,17 @@ def located(option: str, path: str, is_local: bool) -> str:
         "relative to",
         "a path that begins with / or ~/",
     )
+
+
+def absolute(name: str, path: str) -> str:
+    """The path on this machine; `name` is what messages call it. Raises UsageError."""
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError as error:
+        raise UsageError(
+            f"{name} {path[:80]!a} begins with the name of a user without a home here",
+            "a path that begins with / or ~/",
+        ) from error
 
 
 def make_strategy(values: dict[str, Any]) -> str:

@@ -76,6 +76,14 @@ WRONG = {
         ["-m", "resnet", "--device", "gpu", "-g", "2"],
         "runtest: -g 2 GPUs are asked for on each node: local0 has 0. Try: --device cpu",
     ),
+    "data of nobody": (
+        ["-m", "deepmnist", "--data", "mnist:~no-such-user/mnist"],
+        "runtest: --data '~no-such-user/mnist' begins with the name of a user without a home here",
+    ),
+    "a command that is none": (
+        ["trian", "--config", "c.json"],
+        "runtest: 'trian' is not a command. Try: runtest train",
+    ),
     "logs that are not there": (["plot", "nowhere"], "runtest: nowhere: "),
 }
 
