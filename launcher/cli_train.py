@@ -200,6 +200,10 @@ def _execute(
     nodes, transport = find_nodes(where, err)
     asked = _asked(config, values, len(nodes), gpus_per_node)
     check_options(asked, len(nodes))
+    if asked.backup_workers < config.options.backup_workers or (
+        asked.synchronous and not config.options.synchronous
+    ):
+        print_notes(err, ("one worker alone: num_hot_spares and mode async have no part",))
     with opened(where, nodes, transport, asked, err, TrainingDisplay) as (session, display):
         plan = make_plan(asked, session.nodes, session.hellos)
         if dry_run:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from launcher.data_options import data_label
 from launcher.tasks import INPUT_ONLY, RunPlan
+from launcher.text import counted
 
 if TYPE_CHECKING:  # they bring pandas along
     from launcher.measurement import Measurement
@@ -127,9 +128,12 @@ def _json_value(value: Any) -> Any:
 def print_plan(console: Console, plan: RunPlan, commands: list[str]) -> None:
     """A plan for people: what would run where."""
     job = plan.job
+    length = f"{job.warmup_steps} + {job.measured_steps} steps"
+    if job.training is not None:
+        length = counted(job.training.epochs, "epoch")
     console.print(
         f"{escape(job.model)}, {job.batch_size} images per worker and step, {job.strategy}, "
-        f"{job.warmup_steps} + {job.measured_steps} steps, on {plan.device}",
+        f"{length}, on {plan.device}",
         highlight=False,
     )
     if job.data.path:

@@ -18,6 +18,11 @@ def printable(text: str, limit: int = 500) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
+def counted(number: int, word: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def plain(text: str) -> str:
     """`text` in its lines, of any length, with a blank for every other control character."""
     if text.isprintable():

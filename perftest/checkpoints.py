@@ -24,6 +24,7 @@ BEST = "best"
 _KEPT = 3
 _NAME = re.compile(r"epoch-\d{4,}")
 _PARTIAL = ".partial"
+_OTHER_FOLDER = "--output with a folder that you may write in on that node"
 
 
 class CheckpointError(Exception):
@@ -84,14 +85,14 @@ class Checkpoints:
 
     def prepare(self, restart: bool) -> None:
         """Make the folder. Raises CheckpointError where it cannot be, or holds another training."""
-        with _explained(self.folder, "cannot be made"):
+        with _explained(self.folder, "cannot be made", mend=_OTHER_FOLDER):
             self.folder.mkdir(parents=True, exist_ok=True)
         if not os.access(self.folder, os.W_OK | os.X_OK):
-            raise CheckpointError(f"{self.folder} cannot be written to")
+            raise CheckpointError(f"{self.folder} cannot be written to. Try: {_OTHER_FOLDER}")
         if not restart and (names := self.names()):
             raise CheckpointError(
                 f"{self.folder} holds {names[-1]} of an earlier training. Try: --restart to go on "
-                "from it, or another outputpath"
+                "from it, or --output with another folder"
             )
 
     def save(self, values: Values, about: About) -> str:
@@ -121,7 +122,10 @@ class Checkpoints:
         """What `name` stands for: "" the newest, "best" the best. Raises CheckpointError."""
         names = self.names()
         if not names:
-            raise CheckpointError(f"there is no checkpoint in {self.folder}")
+            raise CheckpointError(
+                f"there is no checkpoint in {self.folder}. Try: runtest train first, or --output "
+                "with the folder of a training"
+            )
         if name == BEST:
             return self._best() or names[-1]
         if name and name not in names:
@@ -216,13 +220,16 @@ def _values(file: Any, updates: int) -> Values:
 
 
 @contextmanager
-def _explained(path: Path, what: str, kinds: type[Exception] = OSError) -> Iterator[None]:
+def _explained(
+    path: Path, what: str, kinds: type[Exception] = OSError, mend: str = ""
+) -> Iterator[None]:
     """Whatever of these goes wrong with a file becomes a CheckpointError that names it."""
     try:
         yield
     except kinds as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CheckpointError(f"{path} {what}: {reason or type(error).__name__}") from error
+        what = f"{path} {what}: {reason or type(error).__name__}"
+        raise CheckpointError(f"{what}. Try: {mend}" if mend else what) from error
 
 
 @contextmanager

@@ -127,13 +127,20 @@ def test_this_machine_trains_on_what_make_data_made(events: Path, tmp_path: Path
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     assert max(map(len, done.stdout.splitlines()[:5])) <= 80
 
+    again = runtest("train", "--config", config, "--epochs", 2, "--restart", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "going on from epoch-0002, which has them all: nothing to train" in again.stderr
+
 
 @pytest.mark.tensorflow
 def test_dummy_data_needs_no_files(tmp_path: Path) -> None:
     config = write_config(tmp_path, inputpath="nowhere", trainsamples=128)
-    argv = ("train", "--config", config, "--dummy-data", "--epochs", 1, "--json")
-    done = runtest(*argv, cwd=tmp_path)
+    argv = ("train", "--config", config, "--dummy-data", "--epochs", 1, "--restart")
+    planned = runtest(*argv, "--dry-run", cwd=tmp_path)
+    assert "single, 1 epoch, on cpu" in planned.stdout, planned.stderr
+    done = runtest(*argv, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "no checkpoint yet: from the beginning" in done.stderr
     assert list(metrics_of(done.stdout)["split"]) == ["train", "validation"]
 
 

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from launcher.display import Display
+from launcher.text import counted
 from perftest.protocol import Evaluated, Progress, Saved, TrainingStarts
 
 _LINE_SECONDS = 5.0
@@ -21,6 +22,7 @@ class TrainingDisplay(Display):
     _starts: TrainingStarts | None = None
     _newest: Progress | None = None
     _epochs = 0
+    _restarts = False
     _line_at = 0.0
 
     def training(self, worker: int, message: Any) -> None:
@@ -29,11 +31,12 @@ class TrainingDisplay(Display):
         with self._lock:
             if self._plan is not None and self._plan.job.training is not None:
                 self._epochs = self._plan.job.training.epochs
+                self._restarts = self._plan.job.training.restart
             if isinstance(message, Progress):
                 self._take_progress(worker, message)
             elif isinstance(message, TrainingStarts):
                 self._starts = message
-                self.note(_start_text(message, self._epochs))
+                self.note(_start_text(message, self._epochs, self._restarts))
             elif isinstance(message, Evaluated):
                 self.note(_evaluation_text(message))
             elif isinstance(message, Saved):
@@ -76,14 +79,19 @@ class TrainingDisplay(Display):
         return grid
 
 
-def _start_text(starts: TrainingStarts, epochs: int) -> str:
+def _start_text(starts: TrainingStarts, epochs: int, restarts: bool) -> str:
     if not starts.steps_per_epoch:
         return f"testing {starts.checkpoint} on {starts.test_samples:,} samples"
     data = (
         f"{starts.train_samples:,} samples to train on, {starts.validation_samples:,} to validate"
     )
-    going_on = f"; going on from {starts.checkpoint}" if starts.checkpoint else ""
-    return f"{data}; {epochs} epochs of {starts.steps_per_epoch} steps{going_on}"
+    length = f"{counted(epochs, 'epoch')} of {counted(starts.steps_per_epoch, 'step')}"
+    begins = "; no checkpoint yet: from the beginning" if restarts else ""
+    if starts.checkpoint:
+        begins = f"; going on from {starts.checkpoint}"
+        if starts.first_epoch >= epochs:
+            begins += ", which has them all: nothing to train"
+    return f"{data}; {length}{begins}"
 
 
 def _evaluation_text(found: Evaluated) -> str:

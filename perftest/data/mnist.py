@@ -142,7 +142,7 @@ def _found(folder: Path, name: str) -> Path:
             return path
     raise DataError(
         f"{folder / name}: no such file, gzipped or not",
-        "--data mnist:DIR with the directory of the four files",
+        "the directory of the four files (--data mnist:DIR, or --input DIR)",
     )
 
 

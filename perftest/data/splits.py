@@ -21,7 +21,7 @@ def listed(path: str, kind: str) -> list[Path]:
     except OSError as error:
         raise DataError(
             f"{folder}: {error.strerror or error}",
-            f"--data {kind}:DIR with a directory that every node has",
+            f"{kind} data in a directory that every node has (--data {kind}:DIR, or --input DIR)",
         ) from error
 
 
