@@ -28,7 +28,7 @@ run: venv
 
 test: venv-dev
 	@bash scripts/system-packages sshd=openssh-server ssh=openssh-client ip=iproute2 \
-	    unshare=util-linux ps=procps || echo 'tests: those that need them are skipped' >&2
+	    unshare=util-linux ps=procps slurmctld=slurm-wlm munged=munge || echo 'tests: those that need them are skipped' >&2
 	$(bin)/python -m pytest $(ARGS)
 
 test-faults: venv-dev

@@ -93,6 +93,14 @@ class AgentChannel:
         elif self._outbox.stuck_seconds > limit:
             self._give_up(silent(self.node, f"has taken no input for {limit:.0f} s"))
 
+    def give_up_if_silent(self, seconds: float) -> NodeError | None:
+        """Give up an agent that has not been heard of for so long already; why, if so."""
+        if self.ended.is_set() or time.monotonic() - self._heard < seconds:
+            return None
+        error = silent(self.node, f"has not been heard of for {seconds:.0f} s")
+        self._give_up(error)
+        return error
+
     def kill(self) -> None:
         """Kill the agent, where its node can be reached; its tasks die with it."""
         if self._connection is not None and self._pid > 1:  # not all processes, whatever it said
@@ -189,10 +197,12 @@ class AgentChannel:
 
     def _why_ended(self, connection: Connection) -> NodeError:
         if self._given_up is not None:
-            return self._given_up
+            return connection.explain() or self._given_up
         status = connection.wait(2.0)
         if self._error_reader is not None:
             self._error_reader.join(1.0)
+        if (known := connection.explain()) is not None:
+            return known
         shell = self._printed if self._stage == Stage.LOGIN_SHELL else b""
         said = (shell + b"\n" + self._errors).decode("utf-8", "replace")
         return why_ended(self.node, self._stage, status, said)

@@ -15,6 +15,8 @@ from launcher.tasks import DEFAULT_FIRST_PORT, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# What -h says instead of a file.
+SLURM = Path("slurm")
 DEFAULT_LOGS = "logs"
 DEFAULT_BATCH = 32
 _COUNT = click.IntRange(min=1)
@@ -23,13 +25,18 @@ _COUNT_OR_NONE = click.IntRange(min=0)
 
 @dataclass(frozen=True)
 class Where:
-    """Which nodes, and how they are reached. nodes_file: None for this machine."""
+    """Which nodes, and how they are reached.
+
+    nodes_file: None for this machine, SLURM for the nodes of the Slurm allocation that we are in.
+    first_port: as the command line says, for commands that start servers.
+    """
 
     nodes_file: Path | None
     count: int | None
     remote_dir: str
     ssh_config: Path | None
     python: str | None
+    first_port: int = DEFAULT_FIRST_PORT
 
 
 def _together(*options: Callable[[Any], Any]) -> Callable[[F], F]:
@@ -48,7 +55,8 @@ where_options = _together(
         "nodes_file",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="Nodes file, a `hostname alias` a line. [default: this machine, without ssh]",
+        help="Nodes file, a `hostname alias` a line; `slurm`: the nodes of the Slurm allocation "
+        "that this is called in. [default: this machine, without ssh]",
     ),
     click.option(
         "-r",
@@ -270,4 +278,5 @@ def make_where(values: dict[str, Any], count: int | None) -> Where:
         remote_dir=values["remote_dir"],
         ssh_config=values["ssh_config"],
         python=values["python"],
+        first_port=values.get("port_base", DEFAULT_FIRST_PORT),
     )

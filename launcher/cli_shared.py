@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from launcher import payload
-from launcher.cli_options import Where
+from launcher import allocation, payload
+from launcher.cli_options import SLURM, Where
 from launcher.display import Display
 from launcher.errors import RunTestError, UsageError
 from launcher.nodes import Node, read_nodes, take_nodes
@@ -25,6 +26,7 @@ from launcher.session import NodeOptions, Session
 from launcher.tasks import Options
 from launcher.transports.base import Transport
 from launcher.transports.local import LocalTransport
+from launcher.transports.slurm import SlurmTransport
 
 _MODEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,80}\Z")
 
@@ -70,6 +72,11 @@ def find_nodes(where: Where, err: Console, needed: int = 1) -> tuple[list[Node],
     if where.nodes_file is None:
         count = where.count or needed
         return [Node("127.0.0.1", f"local{i}") for i in range(count)], LocalTransport()
+    if where.nodes_file == SLURM:
+        found = allocation.find_allocation(os.environ)
+        mine = allocation.take_nodes(found, where.count)
+        mine = allocation.with_ports(mine, found.job, where.first_port)
+        return mine, SlurmTransport(found.job, os.environ)
     nodes = take_nodes(read_nodes(where.nodes_file), where.count, str(where.nodes_file))
     from launcher.transports.ssh import SshTransport  # Fabric takes a while to import
 
@@ -81,7 +88,9 @@ def find_nodes(where: Where, err: Console, needed: int = 1) -> tuple[list[Node],
 
 def node_options(where: Where) -> NodeOptions:
     """How the agents are started."""
-    default_python = sys.executable if where.nodes_file is None else "python3"
+    # Slurm's nodes see the files, and the environment, of the one that we are on.
+    is_here = where.nodes_file in (None, SLURM)
+    default_python = sys.executable if is_here else "python3"
     return NodeOptions(where.remote_dir, where.python or default_python)
 
 

@@ -4,7 +4,8 @@ RunTestError                   exit status 1
 ├── UsageError                 exit status 2: a mistake in what was typed or written
 │   ├── NodesFileError         the nodes file: names file and line
 │   ├── PlanError              what was asked does not fit what the nodes have
-│   └── LogsError              a log that cannot be read as one
+│   ├── LogsError              a log that cannot be read as one
+│   └── AllocationError        no Slurm allocation, or one that does not do
 ├── ResultsError               a result that could not be written
 ├── NodesFailed                several nodes failed; each failure is one of its lines
 ├── NodeError                  one node failed
@@ -21,6 +22,7 @@ RunTestError                   exit status 1
 │   ├── PortTaken              a port of the plan belongs to another program by now
 │   ├── ProtocolError          the node sent something that is no message
 │   ├── ConnectionLost         the connection ended before the run did
+│   ├── JobEnded               Slurm ended the job, or a part of it
 │   └── NotCleaned             a process that could not be ended, or a directory that stays
 └── TaskFailed                 a parameter server or worker failed: host, role, index, why
 """
@@ -60,6 +62,10 @@ class PlanError(UsageError):
 
 class LogsError(UsageError):
     """A log that cannot be read as one."""
+
+
+class AllocationError(UsageError):
+    """There is no Slurm allocation here, or it does not have what was asked for."""
 
 
 class ResultsError(RunTestError):
@@ -125,6 +131,10 @@ class ProtocolError(NodeError):
 
 class ConnectionLost(NodeError):
     """The connection ended before the run did."""
+
+
+class JobEnded(NodeError):
+    """Slurm ended the job, or a part of it, before the run was over."""
 
 
 class NotCleaned(NodeError):

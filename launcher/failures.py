@@ -59,6 +59,11 @@ class Failures:
         return min(self._found, key=lambda failure: failure[0])[1]
 
     @property
+    def are_echoes(self) -> bool:
+        """Whether all of them only follow from something that has not been told."""
+        return min(rank for rank, _ in self._found) == ECHO
+
+    @property
     def patience_seconds(self) -> float:
         """How much longer to wait for a better explanation; 0 or less where there is one."""
         rank = min(rank for rank, _ in self._found)

@@ -56,9 +56,9 @@ exec sh -c
 
 # A shell of its own, so that the session stands in its environment, where `runtest clean` finds it.
 # It stays behind the agent, so that its directory goes even if the agent is killed and nobody hears
-# any more what the shell says of that (PIPE). No program
-# gets a path as an argument, not even for a moment: directories are entered, and the interpreter is
-# found on PATH by its file's name, which is also all that shows of it later.
+# any more what the shell says of that (PIPE), or if Slurm asks every process to end (TERM). No
+# program gets a path as an argument, not even for a moment: directories are entered, and the
+# interpreter is found on PATH by its file's name, which is also all that shows of it later.
 _WORK = r"""
 fail() { printf "perftest: %s\n" "$2" >&2; exit "$1"; };
 root=$PERFTEST_ROOT; session=$PERFTEST_SESSION; python=$PERFTEST_PYTHON; size=$PERFTEST_SIZE;
@@ -116,6 +116,7 @@ leave() { cd -P .. && rm -rf -- "$session"; };
 : >.perftest-session || { leave; fail 83 "cannot write in $where"; };
 head -c "$size" | LC_ALL=C tar -xzf - || { leave; fail 84 "cannot unpack the program in $where"; };
 trap "" PIPE;
+[ -z "$SLURM_JOB_ID" ] || trap : TERM;
 (trap - PIPE; unset PERFTEST_ROOT; run_python -m perftest.agent);
 status=$?;
 leave;

@@ -168,6 +168,9 @@ class _Run:
         while (left := self._failures.patience_seconds) > 0:
             with suppress(queue.Empty):
                 self._handle(self._session.events.get(timeout=left))
+        silent = self._session.give_up_silent() if self._failures.are_echoes else {}
+        for node, error in silent.items():  # not every link tells of its end in that time
+            self._lose(node, error)
 
     def _check_progress(self) -> None:
         """A run in which a worker does not get on has failed, whatever keeps it."""
@@ -176,11 +179,8 @@ class _Run:
         self._next_look = now + _LOOK_SECONDS
         waiting = self._ready if len(self._ready) < self._workers else set()
         stall = self._watch.find(waiting | self._outcome.finished.keys())
-        if stall is None or self._failures:
-            return
-        self._fail(COMPLAINT, stalled(self._plan, *stall, self._paused))
-
-    # What comes from the nodes.
+        if stall is not None and not self._failures:
+            self._fail(COMPLAINT, stalled(self._plan, *stall, self._paused))
 
     def _handle(self, event: Event) -> None:
         what = event.what

@@ -163,6 +163,14 @@ class Session:
         finally:
             self.abandon()
 
+    def give_up_silent(self) -> dict[int, NodeError]:
+        """Give up nodes that have missed two heartbeats, where their loss would explain what others
+        say. Why, by the node's index.
+        """
+        seconds = 2 * protocol.HEARTBEAT_SECONDS
+        found = {each.index: each.give_up_if_silent(seconds) for each in self._channels}
+        return {index: error for index, error in found.items() if error is not None}
+
     def kill(self, node: int) -> None:
         """End an agent that does not do what it is told; its tasks die with it."""
         self._channels[node].kill()

@@ -102,6 +102,8 @@ class Agent:
             if self._selector.get_map().get(key.fd) is key:  # and not closed by one before it
                 key.data()
         self._probes.look()
+        if self._stopping:
+            return  # who ended us may have ended the tasks, too: their ends are no news
         self._reap()
         self._errands.end_late()
 

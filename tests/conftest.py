@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import NamespaceHosts, why_not
+from slurm import SlurmCluster, why_no_slurm
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs throwaway hosts where there can be none, and say why."""
-    network = [item for item in items if item.get_closest_marker("network")]
-    reason = why_not() if network else ""
-    if reason:
-        for item in network:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    """Skip what needs throwaway hosts, or Slurm, where there can be none, and say why."""
+    for mark, why in (("network", why_not), ("slurm", why_no_slurm)):
+        marked = [item for item in items if item.get_closest_marker(mark)]
+        if marked and (reason := why()):
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,10 @@ def hosts() -> Iterator[NamespaceHosts]:
         pytest.skip(why_not())
     with NamespaceHosts(2) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[SlurmCluster]:
+    """Three hosts as a cluster, for tests marked `slurm`; whoever breaks one mends it."""
+    with NamespaceHosts(3) as made, SlurmCluster(made) as cluster:
+        yield cluster

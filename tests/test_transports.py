@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 from hosts import NamespaceHosts
+from slurm import Job, SlurmCluster
 
 from launcher.errors import ConnectionLost
 from launcher.nodes import Node
 from launcher.transports.base import Connection, Transport
 from launcher.transports.local import LocalTransport
+from launcher.transports.slurm import SlurmTransport
 from launcher.transports.ssh import SshTransport
 
 
@@ -33,11 +35,31 @@ class Reached:
         return self.transport.open(self.node, script)
 
 
-@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.network)])
-def reached(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reached]:
+@pytest.fixture(scope="module")
+def allocated(slurm: SlurmCluster) -> Iterator[Job]:
+    """A Slurm allocation of one node."""
+    with slurm.job(1) as job:
+        yield job
+
+
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("ssh", marks=pytest.mark.network),
+        pytest.param("slurm", marks=pytest.mark.slurm),
+    ]
+)
+def reached(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Reached]:
     if request.param == "local":
         transport: Transport = LocalTransport()
         node, folder = Node("localhost", "localhost"), tmp_path
+    elif request.param == "slurm":
+        job: Job = request.getfixturevalue("allocated")
+        monkeypatch.setenv("SLURM_CONF", job.inside["SLURM_CONF"])
+        transport = SlurmTransport(job.id, os.environ)
+        node, folder = Node("node0", "node0", f"Slurm job {job.id}"), job.cluster.folder
     else:
         hosts: NamespaceHosts = request.getfixturevalue("hosts")
         transport = SshTransport(hosts.ssh_config)

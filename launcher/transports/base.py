@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from launcher.errors import NodeError
 from launcher.nodes import Node
 
 
@@ -47,6 +48,10 @@ class Connection(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of the stream. The script sees the end of its input. Safe to call again."""
+
+    def explain(self) -> NodeError | None:
+        """What the transport itself knows of why the connection ended, if anything."""
+        return None
 
     def kill(self, pid: int) -> None:  # noqa: B027 - not every transport can
         """Kill process `pid` of the node (SIGKILL) by another way than the script, which does not
