@@ -44,6 +44,9 @@ class SlurmTransport(Transport):
     def __init__(self, job: str, environment: Mapping[str, str]) -> None:
         self._job = job
         self._environment = {k: v for k, v in environment.items() if k not in _OF_OTHER_STEPS}
+        self._options = ["--overlap", "--mem=0", "--mpi=none", "--chdir=/", "--quiet", "-u"]
+        if gpus := _gpus_of_a_node(environment):
+            self._options.append(f"--gpus-per-node={gpus}")
 
     def open(self, node: Node, script: str) -> Connection:
         try:
@@ -82,8 +85,7 @@ class SlurmTransport(Transport):
 
     def _step(self, node: Node, *argv: str) -> list[str]:
         words = ["srun", "--jobid", self._job, "-N1", "-n1", "-w", node.alias]
-        words += ["--overlap", "--mem=0", "--mpi=none", "--chdir=/", "--quiet", "-u"]
-        return [*words, *argv]
+        return [*words, *self._options, *argv]
 
 
 class SlurmConnection(LocalConnection):
@@ -146,3 +148,18 @@ class SlurmConnection(LocalConnection):
     def _end_srun(self) -> None:
         if super().wait(_LETTING_GO_SECONDS) is None:
             self._process.kill()
+
+
+def _gpus_of_a_node(environment: Mapping[str, str]) -> int:
+    """How many GPUs a step has to ask for, where the job asked for its GPUs in all (--gpus).
+
+    A step of such a job that asks for none is refused, and one of any other job has all there are.
+    """
+    total = environment.get("SLURM_GPUS", "").rpartition(":")[2]
+    here = environment.get("SLURM_GPUS_ON_NODE", "")
+    nodes = environment.get("SLURM_JOB_NUM_NODES", "")
+    if not total.isdecimal():
+        return 0
+    if here.isdecimal():
+        return int(here)
+    return int(total) // int(nodes) if nodes.isdecimal() and int(nodes) else 0
