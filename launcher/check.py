@@ -18,7 +18,7 @@ from launcher.placement import WORKER_PORT_OFFSET
 from launcher.plan import greeting, make_plan
 from launcher.reachability import PairResult, Target, probe
 from launcher.session import Session, SessionObserver
-from launcher.tasks import PARAMETER_SERVER_STRATEGY, Options
+from launcher.tasks import OVER_THE_NETWORK, PARAMETER_SERVER_STRATEGY, Options
 from launcher.text import cleaned
 from perftest.protocol import (
     REACHED,
@@ -173,7 +173,7 @@ def _links(
     session: Session, asked: Options, hellos: Mapping[int, Hello], nodes: Sequence[int]
 ) -> tuple[Link, ...]:
     """Every node to every other's ports, and then the speed from each to its neighbour."""
-    if len(nodes) < 2 or asked.strategy != PARAMETER_SERVER_STRATEGY:
+    if len(nodes) < 2 or asked.strategy not in OVER_THE_NETWORK:
         return ()
     targets = {
         source: [
@@ -233,11 +233,12 @@ def _sane(value: float | None, most: float) -> float | None:
 
 
 def _ports(asked: Options, node: Node, hello: Hello) -> list[int]:
-    """The ports of one parameter server and one worker of a node."""
+    """The ports of one parameter server, if there are any, and one worker of a node."""
     first = node.first_port or asked.first_port
     servers = [port for port in hello.free_ports if port < first + WORKER_PORT_OFFSET]
     workers = [port for port in hello.free_ports if port >= first + WORKER_PORT_OFFSET]
-    return [*servers[:1], *workers[:1]]
+    has_servers = asked.strategy == PARAMETER_SERVER_STRATEGY
+    return [*servers[: int(has_servers)], *workers[:1]]
 
 
 def _plan_problem(states: tuple[NodeState, ...], asked: Options) -> str:

@@ -9,7 +9,7 @@ from launcher.checked import FAILURE, Checked, Finding, worst
 from launcher.findings import find
 from launcher.findings_network import PORTS_NOTE
 from launcher.placement import workers_of_nodes
-from launcher.tasks import PARAMETER_SERVER_STRATEGY
+from launcher.tasks import OVER_THE_NETWORK, PARAMETER_SERVER_STRATEGY
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Verdict:
 
 def judge(checked: Checked) -> Verdict:
     """Everything that follows from the facts."""
-    with_ports = checked.asked.strategy == PARAMETER_SERVER_STRATEGY
+    with_ports = checked.asked.strategy in OVER_THE_NETWORK
     return Verdict(
         checked=checked,
         findings=tuple(find(checked)),

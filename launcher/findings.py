@@ -20,7 +20,7 @@ from launcher.checked import (
 from launcher.findings_machine import device_findings, machine_findings
 from launcher.findings_network import link_findings, name_findings
 from launcher.placement import WORKER_PORT_OFFSET
-from launcher.tasks import PARAMETER_SERVER_STRATEGY
+from launcher.tasks import OVER_THE_NETWORK, PARAMETER_SERVER_STRATEGY
 
 _CLOCK_SECONDS = 1.0
 
@@ -92,15 +92,18 @@ def version_findings(checked: Checked) -> Iterator[Finding]:
 def port_findings(checked: Checked) -> Iterator[Finding]:
     """Ports that are taken."""
     asked = checked.asked
-    if asked.strategy != PARAMETER_SERVER_STRATEGY:
+    if asked.strategy not in OVER_THE_NETWORK:
         return
+    has_servers = asked.strategy == PARAMETER_SERVER_STRATEGY
     sharing = groups(checked.nodes, lambda hello: f"{hello.machine} {hello.network}")
     for state in checked.nodes:
         if state.hello is None:
             continue
         first = state.node.first_port or asked.first_port
-        servers, workers = asked.parameter_servers or 1, asked.gpus_per_node
-        alias, free = (state.node.alias,), state.hello.free_ports
+        servers = (asked.parameter_servers or 1) if has_servers else 0
+        workers, alias, free = asked.gpus_per_node, (state.node.alias,), state.hello.free_ports
+        if not has_servers:
+            free = tuple(port for port in free if port >= first + WORKER_PORT_OFFSET)
         mend = "--port-base with another first port, or port= for this node"
         if len(free) < servers + workers:
             text = f"too few free ports from {first} on: {len(free)} of {servers + workers}"

@@ -15,6 +15,8 @@ PARAMETER_SERVER_STRATEGY = "parameter_server"
 ALL_REDUCE = "all_reduce"
 # What --input-only asks for; no choice of --strategy.
 INPUT_ONLY = "input_only"
+# Whose tasks listen, and call each other.
+OVER_THE_NETWORK = (PARAMETER_SERVER_STRATEGY, ALL_REDUCE)
 
 
 @dataclass(frozen=True)

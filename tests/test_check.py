@@ -242,6 +242,21 @@ def test_slower_links_give_a_lower_ceiling_and_a_run_comes_up_to_it_and_not_over
     assert 0.5 * top < float(match[1]) < 1.05 * top
 
 
+@pytest.mark.network
+def test_the_links_between_workers_without_servers_are_tried_too(
+    hosts: NamespaceHosts, tmp_path: Path
+) -> None:
+    done = runtest(
+        *("check", "-h", hosts.nodes_file(), "--ssh-config", hosts.ssh_config),
+        *("--python", sys.executable, "--strategy", "all_reduce", "--json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    links = json.loads(done.stdout)["links"]
+    assert [(link["source"], link["port"]) for link in links] == [("node0", 2230), ("node1", 2230)]
+    assert all(link["reachable"] for link in links)
+
+
 # Without nodes, and with mistakes.
 
 
