@@ -235,5 +235,9 @@ def _explained(
 @contextmanager
 def _read(path: Path) -> Iterator[Any]:
     """The open file of a checkpoint. A damaged one can make its readers raise anything."""
-    with _explained(path, "cannot be read", Exception), np.load(path, allow_pickle=False) as file:
+    mend = "--checkpoint with another, or remove the file: --restart then takes the one before"
+    with (
+        _explained(path, "cannot be read", Exception, mend),
+        np.load(path, allow_pickle=False) as file,
+    ):
         yield file
