@@ -22,7 +22,7 @@ from launcher.failures import (
 from launcher.inbox import Event
 from launcher.outcome import Logs, LogSink, Outcome, RunObserver, StartupPhase, step_records
 from launcher.session import Session
-from launcher.stall import StallWatch, what_is_wrong
+from launcher.stall import TOLD_AGAIN, StallWatch, what_is_wrong
 from launcher.tasks import RunPlan
 from launcher.text import cleaned, printable
 from launcher.training.sense import TRAINING_MESSAGES
@@ -243,8 +243,7 @@ class _Run:
     def _keep_phase(self, role: str, index: int, phase: Phase) -> None:
         name = printable(phase.name, 60)
         if name == self._last_phase.get((role, index)):
-            # It says that it still gets on with what it does: a long copy of the data.
-            if role == WORKER:
+            if role == WORKER and name in TOLD_AGAIN:
                 self._watch.phase(index, name)
             return
         self._last_phase[role, index] = name

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from perftest.inputs import Input
 
 
-def train(job: Job, link: AgentLink, step: Callable[[], StepResult], lockstep: bool = True) -> None:
+def train(
+    job: Job,
+    link: AgentLink,
+    step: Callable[[], StepResult],
+    lockstep: bool = True,
+    uncounted: int = 0,
+) -> None:
     """Run the warm-up steps and, after all workers have met, the measured ones.
 
     The last warm-up step comes after the meeting, so that a synchronous step, and not the delay of
@@ -22,7 +28,8 @@ def train(job: Job, link: AgentLink, step: Callable[[], StepResult], lockstep: b
 
     `lockstep` says that a step of one worker is a step of all. Where it is not, others may need
     this worker's gradients (backup workers) or its load (asynchronous) while it has nothing left
-    to do: it trains on, and nobody counts those steps.
+    to do: it trains on, and nobody counts those steps. `uncounted` more steps are made after the
+    meeting, for what piled up while everybody waited.
     """
     warmup = job.warmup_steps
     settling = min(1, warmup)
@@ -35,6 +42,8 @@ def train(job: Job, link: AgentLink, step: Callable[[], StepResult], lockstep: b
     while not lockstep and not link.may_go():
         step()
     link.wait_for_go()
+    for _ in range(uncounted):
+        step()
     measure(step, settling, warmup - settling, False, link.steps)
     link.phase("measuring")
     measure(step, job.measured_steps, warmup, True, link.steps)
@@ -42,6 +51,8 @@ def train(job: Job, link: AgentLink, step: Callable[[], StepResult], lockstep: b
 
 def measure_input(job: Job, link: AgentLink, batches: Input) -> None:
     """Measure how fast the batches come where nobody trains on them: a step is the next batch."""
+    from perftest.data.pipeline import WINDOW_BYTES
+
     batches.start()
     steps = 0
 
@@ -51,7 +62,10 @@ def measure_input(job: Job, link: AgentLink, batches: Input) -> None:
         steps += 1
         return StepResult(math.nan, steps)
 
-    train(job, link, step)
+    # Reading goes on at the meeting, until all that is read ahead is full: it must not be measured.
+    images = job.batch_size * math.prod(batches.source.image_shape)
+    ahead = math.ceil(2 * WINDOW_BYTES / (4 * images)) + 8
+    train(job, link, step, uncounted=ahead)
     link.finished(Finished(parameters=0, parameter_norm=None, device="/device:CPU:0"))
 
 
