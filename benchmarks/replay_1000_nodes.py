@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from launcher import payload
 from launcher.errors import ConnectionLost
 from launcher.nodes import Node
 from launcher.outcome import Outcome
@@ -132,6 +133,7 @@ class PlayedNode:
     def _line(self, line: bytes) -> None:
         if self.number < 0:
             self.number = int(line.removeprefix(b"node"))
+            self.pending += b"\n" + payload.SHELL_MARKER.encode() + b"\n"
         elif line.isdigit():
             self.skip = int(line)
         else:

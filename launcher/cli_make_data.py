@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,7 @@ def mnist(out: Path, samples: int, seed: int, python: str) -> None:
 
 def _make(program: str, out: Path, python: str, *options: str) -> None:
     """Run one of the node's programs here: the launcher itself imports nothing that makes data."""
+    _make_folder(out)
     command = [python, "-m", f"perftest.data.{program}", *options, "--", str(out.absolute())]
     try:
         done = subprocess.run(
@@ -93,3 +95,14 @@ def _make(program: str, out: Path, python: str, *options: str) -> None:
             f"no data was made (exit status {done.returncode})",
             "the reason above; --python PATH of an interpreter with NumPy and h5py",
         )
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"no data can be made in {out}: {error.strerror}", "another folder"
+        ) from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise UsageError(f"no data can be made in {out}: Permission denied", "another folder")

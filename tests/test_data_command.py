@@ -85,11 +85,11 @@ def test_made_events_are_of_the_documented_format(tmp_path: Path) -> None:
 def test_what_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = runtest("make-data", "hep", "--samples", 100, "file/below", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "file/below: Not a directory" in done.stderr
+    assert done.returncode == 2
+    assert "no data can be made in file/below: Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
     done = runtest("make-data", "mnist", "out", "--python", "nowhere", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--python nowhere: No such file" in done.stderr
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hosts import NamespaceHosts
 from slurm import Job, SlurmCluster
+from waiting import eventually
 
 from launcher.errors import ConnectionLost
 from launcher.nodes import Node
@@ -77,15 +78,6 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def zombies() -> list[str]:

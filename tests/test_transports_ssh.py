@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hosts import NamespaceHosts, make_key
+from waiting import eventually
 
 from launcher.errors import (
     AuthenticationFailed,
@@ -530,14 +531,19 @@ def test_jump_hosts_are_gone_through(bench: Bench, jump: str) -> None:
 def test_nodes_behind_one_jump_host_share_the_way(bench: Bench) -> None:
     bench.write(bench.knows(0, 1), first="Host node1\nProxyJump node0\nHost *")
     transport = bench.transport()
+
+    def links() -> list[str]:
+        command = ["ss", "-Htn", "state", "established", "sport", "=", ":22"]
+        return bench.hosts.run(0, command).stdout.splitlines()
+
+    assert eventually(lambda: not links())  # sshd may not yet have seen earlier ones go
     with ThreadPoolExecutor(16) as pool:
         opening = [
             pool.submit(transport.open, Node("x", "node1"), "echo up; cat") for _ in range(16)
         ]
         connections = [each.result() for each in opening]
     assert {connection.receive() for connection in connections} == {b"up\n"}
-    links = bench.hosts.run(0, ["ss", "-Htn", "state", "established", "sport", "=", ":22"]).stdout
-    assert len(links.splitlines()) == 1
+    assert len(links()) == 1
     for connection in connections:
         connection.close()
     transport.close()

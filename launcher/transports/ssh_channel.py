@@ -68,6 +68,9 @@ class SshConnection(Connection):
         self._closed = False
 
     def send(self, data: bytes) -> None:
+        # sshd tells of the command's end before it closes the channel, which takes until then.
+        if self._channel.status_event.is_set():
+            raise ConnectionLost(self._label, self._lost_reason(EOFError()), self._mend)
         view = memoryview(data)
         try:
             for start in range(0, len(view), _CHUNK):
