@@ -201,8 +201,6 @@ class Session:
             return
         try:
             channel.open(self._transport, payload.script(), first)
-        except ConnectionLost:
-            return  # the reader says why
         except NodeError as error:
             self._give_up(channel, error)
         except Exception as error:  # a thread's error must not be lost

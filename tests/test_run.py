@@ -32,6 +32,7 @@ from launcher.run import execute
 from launcher.session import NodeOptions, Session
 from launcher.stall import StallWatch
 from launcher.tasks import Options
+from launcher.transports.base import Connection
 from perftest import protocol
 from perftest.protocol import (
     AgentFailed,
@@ -124,6 +125,25 @@ def play(
         plan = make_plan(asked, session.nodes, session.hellos)
         execute(session, plan, "r", Quiet(), log or keep, outcome)
     return outcome
+
+
+class Hangs(ScriptedTransport):
+    """A transport that loses a connection while it opens it, before anybody reads from it."""
+
+    def open(self, node: Node, script: str) -> Connection:
+        if node.alias == "node1":
+            raise ConnectionLost(node.label, "hung up at once", "look at it")
+        return super().open(node, script)
+
+
+def test_a_connection_that_is_lost_while_it_opens_is_told_at_once() -> None:
+    began = time.monotonic()
+    with (
+        Session(NODES, Hangs(good), NodeOptions("", "python3"), "s") as session,
+        pytest.raises(ConnectionLost, match="hung up at once"),
+    ):
+        session.open(lambda node: greeting(Options("deepmnist"), node, "s"), Quiet())
+    assert time.monotonic() - began < 5
 
 
 def test_a_good_run_has_all_steps_of_all_workers_and_their_logs() -> None:

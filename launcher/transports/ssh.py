@@ -23,7 +23,7 @@ from typing import Any
 import fabric
 import paramiko
 
-from launcher.errors import AuthenticationFailed, NodeError
+from launcher.errors import AuthenticationFailed, ConnectionLost, NodeError
 from launcher.nodes import Node
 from launcher.transports.base import Connection, Transport
 from launcher.transports.known_hosts import HostKeyCheck, preferred_kinds
@@ -233,7 +233,8 @@ def _start(
     )
     channel = open_channel(link.transport, command, deadline.left())
     connection = SshConnection(channel, label, target.command, link.close)
-    connection.send(data)
+    with suppress(ConnectionLost):  # a shell that has ended already: its reader says why
+        connection.send(data)
     return connection
 
 
