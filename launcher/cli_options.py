@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from launcher.binding_options import OPTIONS as BINDING_OPTIONS
+from launcher.binding_options import make_binding
 from launcher.data_options import OPTIONS as DATA_OPTIONS
 from launcher.data_options import make_data, make_strategy
 from launcher.tasks import DEFAULT_FIRST_PORT, Options
@@ -225,6 +227,7 @@ training_options = _together(
         show_default=True,
         help="Of initial parameters and synthetic images.",
     ),
+    *BINDING_OPTIONS,
 )
 
 data_options = _together(*DATA_OPTIONS)
@@ -267,6 +270,7 @@ def make_options(model: str, batch_size: int, values: dict[str, Any]) -> Options
         seed=values["seed"],
         stall_seconds=values["stall_timeout"],
         data=make_data(values),
+        binding=make_binding(values),
     )
 
 

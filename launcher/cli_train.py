@@ -16,6 +16,8 @@ from rich.table import Table
 
 from launcher import cli_options as options
 from launcher import report
+from launcher.binding_options import OPTIONS as BINDING_OPTIONS
+from launcher.binding_options import make_binding
 from launcher.cli_shared import check_logs, check_model, find_nodes, opened, print_notes
 from launcher.data_options import absolute
 from launcher.errors import UsageError
@@ -60,6 +62,7 @@ _folder_options = (
         help="End a run in which no worker gets on for so long.",
     ),
     click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True),
+    *BINDING_OPTIONS,
 )
 
 
@@ -233,6 +236,7 @@ def _asked(config: TrainConfig, values: dict[str, Any], nodes: int, gpus_per_nod
         first_port=values["port_base"],
         seed=values["seed"],
         stall_seconds=values["stall_timeout"],
+        binding=make_binding(values),
     )
 
 

@@ -168,6 +168,7 @@ def _row(
         sweep_id=context.sweep_id,
         repeat=context.repeat,
         cpus_per_worker=min(len(task.place.cpus) for task in plan.workers),
+        binding=plan.binding.label,
         tensorflow=versions.tensorflow,
         keras=versions.keras,
         python=versions.python,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from launcher.binding import environment, is_bound, share_out, threads
 from launcher.errors import PlanError
 from launcher.nodes import Node
 from launcher.tasks import PARAMETER_SERVER_STRATEGY, Options, PlannedTask
@@ -80,55 +82,50 @@ def place_servers(options: Options, nodes: Sequence[Node], ports: Ports) -> tupl
     )
 
 
-def place_workers(
-    device: str, options: Options, nodes: Sequence[Node], hellos: Sequence[Hello], ports: Ports
-) -> tuple[PlannedTask, ...]:
-    """The workers, each with a GPU or a set of processors of its own."""
-    place = _place_gpu_workers if device == "gpu" else _place_cpu_workers
-    return place(options, nodes, hellos, ports)
+@dataclass(frozen=True)
+class BoundWorkers:
+    """Processors and variables of each node's workers, and the pools of threads of all of them.
 
-
-def _place_gpu_workers(
-    options: Options, nodes: Sequence[Node], hellos: Sequence[Hello], ports: Ports
-) -> tuple[PlannedTask, ...]:
-    tasks: list[PlannedTask] = []
-    counts = workers_of_nodes(options, len(nodes))
-    for node, gpus in enumerate(usable_gpus(nodes, hellos)):
-        for gpu in gpus[: counts[node]]:
-            place = Place(WORKER, len(tasks), cpus=(), gpu=gpu.uuid)
-            tasks.append(PlannedTask(node, place, ports.address(node, WORKER), gpu.name))
-    return tuple(tasks)
-
-
-def _place_cpu_workers(
-    options: Options, nodes: Sequence[Node], hellos: Sequence[Hello], ports: Ports
-) -> tuple[PlannedTask, ...]:
-    shares = split_cpus(dict(enumerate(hellos)), options.gpus_per_node)
-    tasks: list[PlannedTask] = []
-    for node, count in enumerate(workers_of_nodes(options, len(nodes))):
-        for cpus in shares[node][:count]:
-            place = Place(WORKER, len(tasks), cpus=cpus, gpu=None)
-            tasks.append(PlannedTask(node, place, ports.address(node, WORKER)))
-    return tuple(tasks)
-
-
-def split_cpus(
-    hellos: Mapping[int, Hello], workers_per_node: int
-) -> dict[int, list[tuple[int, ...]]]:
-    """The processors of each worker, by node: equal shares, apart from each other.
-
-    Nodes that have the same processors of one machine share them out among all their workers. Where
-    workers outnumber processors, several get the same one.
+    of_nodes: as many as each node has workers; processors are empty where a worker is not bound.
     """
-    shares: dict[int, list[tuple[int, ...]]] = {node: [] for node in hellos}
-    sharing: dict[tuple[str, frozenset[int]], list[int]] = defaultdict(list)
-    for node, hello in hellos.items():
-        sharing[hello.machine, frozenset(hello.cpus)].append(node)
-    for members in sharing.values():
-        cpus = hellos[members[0]].cpus  # threads of one core stand next to each other
-        workers = [node for node in members for _ in range(workers_per_node)]
-        each = max(1, len(cpus) // len(workers))
-        for number, node in enumerate(workers):
-            first = number * each % len(cpus)
-            shares[node].append(tuple(cpus[first : first + each]))
-    return shares
+
+    intra_op_threads: int
+    inter_op_threads: int
+    of_nodes: list[list[tuple[tuple[int, ...], tuple[str, ...]]]]
+
+
+def bind_workers(device: str, options: Options, hellos: Sequence[Hello]) -> BoundWorkers:
+    """What each worker may use of its node. Raises PlanError."""
+    binding = options.binding
+    shares = share_out(binding.cpu_bind, dict(enumerate(hellos)), options.gpus_per_node)
+    counts = workers_of_nodes(options, len(hellos))
+    of_nodes = [shares[node][:count] for node, count in enumerate(counts)]
+    every = [share for each in of_nodes for share in each]
+    bound = is_bound(binding.cpu_bind, device)
+    intra = min(threads(binding.intra_op_threads or options.intra_op_threads, s) for s in every)
+    inter = min(threads(binding.inter_op_threads or options.inter_op_threads, s) for s in every)
+    if bound:  # more threads than processors would only wait for each other
+        intra = min(intra, *(len(share.cpus) for share in every))
+    return BoundWorkers(
+        intra,
+        inter,
+        [
+            [(s.cpus if bound else (), environment(binding, s, intra)) for s in each]
+            for each in of_nodes
+        ],
+    )
+
+
+def place_workers(
+    device: str, bound: BoundWorkers, nodes: Sequence[Node], hellos: Sequence[Hello], ports: Ports
+) -> tuple[PlannedTask, ...]:
+    """The workers, each with what it is bound to and, where there are GPUs, one of them."""
+    gpus = usable_gpus(nodes, hellos) if device == "gpu" else None
+    tasks: list[PlannedTask] = []
+    for node, workers in enumerate(bound.of_nodes):
+        for number, (cpus, variables) in enumerate(workers):
+            gpu = gpus[node][number] if gpus is not None else None
+            uuid, name = (gpu.uuid, gpu.name) if gpu is not None else (None, "")
+            place = Place(WORKER, len(tasks), cpus=cpus, gpu=uuid, environment=variables)
+            tasks.append(PlannedTask(node, place, ports.address(node, WORKER), name))
+    return tuple(tasks)

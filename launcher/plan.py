@@ -11,6 +11,7 @@ from launcher.nodes import Node
 from launcher.placement import (
     WORKER_PORT_OFFSET,
     Ports,
+    bind_workers,
     place_servers,
     place_workers,
     usable_gpus,
@@ -22,7 +23,6 @@ from launcher.tasks import (
     PARAMETER_SERVER_STRATEGY,
     SINGLE,
     Options,
-    PlannedTask,
     RunPlan,
 )
 from perftest.protocol import VERSION, Cluster, Greet, Hello, Job, PortRequest
@@ -100,7 +100,8 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
     per_node = [count for count in workers_of_nodes(options, len(nodes)) if count]
     used = len(per_node)
     servers = place_servers(options, nodes[:used], ports)
-    workers = place_workers(device, options, nodes, hellos, ports)
+    bound = bind_workers(device, options, hellos)
+    workers = place_workers(device, bound, nodes, hellos, ports)
     job = Job(
         model=options.model,
         strategy=options.strategy,
@@ -122,8 +123,8 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         data=options.data,
         optimizer=options.optimizer,
         training=options.training,
-        intra_op_threads=_threads(options, workers),
-        inter_op_threads=options.inter_op_threads,
+        intra_op_threads=bound.intra_op_threads,
+        inter_op_threads=bound.inter_op_threads,
     )
     return RunPlan(
         nodes=tuple(nodes[:used]),
@@ -134,13 +135,8 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         tasks=(*servers, *workers),
         machines=len({hello.machine for hello in hellos[:used]}),
         stall_seconds=options.stall_seconds,
+        binding=options.binding,
     )
-
-
-def _threads(options: Options, workers: Sequence[PlannedTask]) -> int:
-    """No more threads than a worker has processors: they would only wait for each other."""
-    fewest = min((len(task.place.cpus) for task in workers), default=0)
-    return min(options.intra_op_threads, fewest) if fewest else options.intra_op_threads
 
 
 def _check_versions(nodes: Sequence[Node], hellos: Sequence[Hello]) -> None:

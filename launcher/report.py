@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from launcher.binding import Binding
 from launcher.data_options import data_label
 from launcher.tasks import INPUT_ONLY, RunPlan
 from launcher.text import counted
@@ -143,6 +145,8 @@ def print_plan(console: Console, plan: RunPlan, commands: list[str]) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for line in binding_lines(plan):
+        console.print(escape(line), highlight=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("task", "node", "address", "runs on"):
         table.add_column(name, overflow="fold")
@@ -160,10 +164,30 @@ def print_plan(console: Console, plan: RunPlan, commands: list[str]) -> None:
     console.print("nothing was started", highlight=False)
 
 
+def binding_lines(plan: RunPlan) -> Iterator[str]:
+    """What was asked for of binding and threads, and each worker's variables; often nothing."""
+    asked, job = plan.binding, plan.job
+    if asked != Binding():
+        profile = f"{asked.name}, " if asked.name else ""
+        yield f"binding: {profile}--cpu-bind {asked.cpu_bind}"
+    if job.intra_op_threads or job.inter_op_threads:
+        sizes = (str(size or "?") for size in (job.intra_op_threads, job.inter_op_threads))
+        yield f"threads: {' + '.join(sizes)} (in an operation + operations at once)"
+    alike: dict[str, list[str]] = {}
+    for task in plan.workers:
+        variables = " ".join(task.place.environment)
+        alike.setdefault(variables, []).append(str(task.place.index))
+    for variables, workers in alike.items():
+        if variables:
+            whose = "each worker" if len(alike) == 1 else f"worker {', '.join(workers)}"
+            yield f"environment of {whose}: {variables}"
+
+
 def _runs_on(place: Any) -> str:
+    cpus = f"CPU {', '.join(map(str, place.cpus))}" if place.cpus else ""
     if place.gpu is not None:
-        return escape(place.gpu)
-    return f"CPU {', '.join(map(str, place.cpus))}" if place.cpus else "any CPU"
+        return f"{escape(place.gpu)}{', ' * bool(cpus)}{cpus}"
+    return cpus or "any CPU"
 
 
 def plan_json(plan: RunPlan, commands: list[str]) -> str:
@@ -174,6 +198,7 @@ def plan_json(plan: RunPlan, commands: list[str]) -> str:
             "device": plan.device,
             "nodes": [asdict(node) for node in plan.nodes],
             "tasks": [asdict(task) for task in plan.tasks],
+            "binding": asdict(plan.binding),
             "commands": commands,
         }
     )

@@ -48,6 +48,7 @@ def facts(run_id: str, start: datetime, plan: RunPlan, context: Context) -> dict
             "machines": plan.machines,
             "nodes": [asdict(node) for node in plan.nodes],
             "tasks": [asdict(task) for task in plan.tasks],
+            "binding": asdict(plan.binding),
         },
         "hellos": [asdict(hello) for hello in plan.hellos],
     }

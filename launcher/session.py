@@ -259,6 +259,8 @@ def check_hello(node: Node, hello: Hello) -> NodeError | None:
         return ProtocolError(node.label, f"speaks version {hello.version} of the protocol")
     if not hello.cpus or any(not 0 < port < 65536 for port in hello.free_ports):
         return ProtocolError(node.label, "has no processors, or ports that are none")
+    if any(len(each) not in (0, len(hello.cpus)) for each in _placed(hello)):
+        return ProtocolError(node.label, "knows the places of some of its processors alone")
     if not hello.versions.tensorflow:
         return TensorFlowMissing(
             node.label,
@@ -267,6 +269,10 @@ def check_hello(node: Node, hello: Hello) -> NodeError | None:
             "or --python PATH of an interpreter that has it",
         )
     return None
+
+
+def _placed(hello: Hello) -> tuple[tuple[int, ...], ...]:
+    return hello.cores, hello.sockets, hello.domains
 
 
 def _shown(message: object) -> str:

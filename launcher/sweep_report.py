@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from launcher.report import binding_lines
 from launcher.sweep import Failure, Item, Sweep
 from launcher.tasks import RunPlan
 
@@ -32,6 +33,8 @@ def print_plans(console: Console, sweep: Sweep, plans: Plans) -> None:
             f"{first.job.warmup_steps} + {first.job.measured_steps} steps, on {first.device}, "
             f"{_times(sweep.repeats)}",
         )
+        for line in binding_lines(plans[item, sweep.points[-1]]):
+            console.print(escape(line), highlight=False, soft_wrap=True)
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         table.add_column("GPUs", justify="right")
         for name in ("strategy", "parameter servers", "workers"):
@@ -56,6 +59,7 @@ def plans_json(sweep: Sweep, plans: Plans) -> str:
             "device": plans[item, gpus].device,
             "job": asdict(plans[item, gpus].job),
             "tasks": [asdict(task) for task in plans[item, gpus].tasks],
+            "binding": asdict(plans[item, gpus].binding),
         }
         for item in sweep.items
         for gpus in sweep.points

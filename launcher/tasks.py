@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from launcher.binding import Binding
 from launcher.nodes import Node
 from perftest.protocol import PARAMETER_SERVER, WORKER, Data, Hello, Job, Optimizer, Place, Training
 
@@ -27,7 +28,8 @@ class Options:
     workers: how many at most, one node filled before the next is taken; None for all that fit.
     stall_seconds: how long a run may go without any worker making a step or going on to another
     phase.
-    The rest is as in `Job`; training: None for a measurement.
+    The rest is as in `Job`; training: None for a measurement; what `binding` says of threads goes
+    before *_threads.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Options:
     training: Training | None = None
     intra_op_threads: int = 0
     inter_op_threads: int = 0
+    binding: Binding = field(default_factory=Binding)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class RunPlan:
     tasks: tuple[PlannedTask, ...]
     machines: int
     stall_seconds: float
+    binding: Binding = field(default_factory=Binding)
 
     @property
     def workers(self) -> tuple[PlannedTask, ...]:

@@ -16,6 +16,7 @@ from perftest import protocol
 from perftest.gpus import find_gpus
 from perftest.ports import Ports
 from perftest.protocol import Gpu, Greet, Hello, Versions
+from perftest.topology import find_processors
 
 _TENSORFLOW_DISTRIBUTIONS = (
     "tensorflow",
@@ -31,6 +32,7 @@ _TENSORFLOW_DISTRIBUTIONS = (
 def gather(greet: Greet, directory: Path, ports: Ports) -> Hello:
     """All facts of this node that a plan needs."""
     gpus, gpu_problem = _gpus()
+    processors = find_processors(os.sched_getaffinity(0))
     return Hello(
         version=protocol.VERSION,
         host=socket.gethostname(),
@@ -40,7 +42,7 @@ def gather(greet: Greet, directory: Path, ports: Ports) -> Hello:
         versions=_versions(),
         gpus=gpus,
         gpu_problem=gpu_problem,
-        cpus=tuple(sorted(os.sched_getaffinity(0), key=_core_of)),
+        cpus=processors.cpus,
         cpu_model=_cpu_model(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         disk_free_bytes=shutil.disk_usage(directory).free,
@@ -49,6 +51,9 @@ def gather(greet: Greet, directory: Path, ports: Ports) -> Hello:
         network=os.readlink("/proc/self/ns/net"),
         free_ports=ports.keep(greet.ports),
         pid=os.getpid(),
+        cores=processors.cores,
+        sockets=processors.sockets,
+        domains=processors.domains,
     )
 
 
@@ -115,16 +120,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-
-
-def _core_of(cpu: int) -> tuple[int, int, int]:
-    """Socket, core and number of a processor: threads of one core come next to each other."""
-    folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-    try:
-        package = int((folder / "physical_package_id").read_text())
-        return package, int((folder / "core_id").read_text()), cpu
-    except (OSError, ValueError):
-        return 0, cpu, cpu
 
 
 def _cpu_model() -> str:

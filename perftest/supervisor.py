@@ -58,7 +58,7 @@ class TaskProcess:
                 stdout=log,
                 stderr=log,
                 pass_fds=(write,),
-                env=_environment(run_id, place, write),
+                env=_environment(run_id, job, place, write),
                 start_new_session=True,
                 preexec_fn=dies_with(os.getpid()),
             )
@@ -181,8 +181,11 @@ def tail_of(path: Path) -> tuple[str, ...]:
     return tuple(line[:500] for line in lines[-_TAIL_LINES:])
 
 
-def _environment(run_id: str, place: Place, messages: int) -> dict[str, str]:
+def _environment(run_id: str, job: Job, place: Place, messages: int) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
+    environment.update(_threads(job))
+    pairs = (each.partition("=") for each in place.environment)
+    environment.update({name: value for name, _, value in pairs})
     environment.update(
         CUDA_VISIBLE_DEVICES=place.gpu if place.gpu is not None else "-1",
         KERAS_BACKEND="tensorflow",
@@ -191,6 +194,17 @@ def _environment(run_id: str, place: Place, messages: int) -> dict[str, str]:
     environment[RUN_VARIABLE] = run_id
     environment[MESSAGES_VARIABLE] = str(messages)
     return interpreter.with_path(environment)
+
+
+def _threads(job: Job) -> dict[str, str]:
+    """The sizes of TensorFlow's pools, which it reads once, when it starts."""
+    intra, inter = job.intra_op_threads, job.inter_op_threads
+    sizes = {
+        "TF_NUM_INTRAOP_THREADS": intra,
+        "OMP_NUM_THREADS": intra,
+        "TF_NUM_INTEROP_THREADS": inter,
+    }
+    return {name: str(size) for name, size in sizes.items() if size}
 
 
 def dies_with(parent: int) -> Callable[[], None]:

@@ -22,7 +22,6 @@ from perftest.protocol import (
     Failed,
     Finished,
     Go,
-    Job,
     Phase,
     Ready,
     StepTimes,
@@ -107,7 +106,6 @@ def main() -> None:
         if assignment.place.cpus:
             # Before TensorFlow starts, because it makes its threads for the processors it sees.
             os.sched_setaffinity(0, assignment.place.cpus)
-        _set_threads(assignment.job)
         assignment = _staged(assignment, link)
         link.phase("importing TensorFlow")
         _work(assignment, link)
@@ -141,15 +139,6 @@ def _staged(assignment: Assignment, link: AgentLink) -> Assignment:
     from perftest.data.staging import prepare  # it brings NumPy along
 
     return replace(assignment, job=replace(job, data=prepare(job.data, link)))
-
-
-def _set_threads(job: Job) -> None:
-    """The sizes of TensorFlow's pools, which it reads once, when it starts."""
-    if job.intra_op_threads:
-        os.environ["TF_NUM_INTRAOP_THREADS"] = str(job.intra_op_threads)
-        os.environ["OMP_NUM_THREADS"] = str(job.intra_op_threads)
-    if job.inter_op_threads:
-        os.environ["TF_NUM_INTEROP_THREADS"] = str(job.inter_op_threads)
 
 
 def describe(error: BaseException) -> str:

@@ -39,6 +39,7 @@ TALKS_TO_THE_WORLD = {
     *("subprocess", "sys", "tempfile", "termios", "threading", "time", "urllib", "webbrowser"),
 }
 PURE = (
+    "launcher/binding.py",
     "launcher/ceiling.py",
     "launcher/check_verdict.py",
     "launcher/checked.py",

@@ -48,7 +48,12 @@ ASSUMED_SPREAD = 0.02
 ASSUMED = "assumed, at least"
 FEWEST_DEGREES_OF_SPREAD = 3
 
-DETAILS = ("precision", "device", "cpus_per_worker", "data", "staged_from", "gpu_type")
+DETAILS = (
+    *("precision", "device", "cpus_per_worker", "data", "staged_from"),
+    *("gpu_type", "binding"),
+)
+# What sides may differ in, to see what it makes of the speed; but not one side in itself.
+OF_A_SIDE = ("gpu_type", "binding")
 
 Key = tuple[str, ...]
 
@@ -97,11 +102,10 @@ def compare(a: pd.DataFrame, b: pd.DataFrame) -> tuple[Comparison, ...]:
     """Compare the rows of two logs, run ids or folders, as `sides.side` reads them.
 
     The type of GPU belongs to the configuration only where a side has several; else two machines
-    can be compared.
+    can be compared. Likewise the binding.
     """
     names = list(CONFIGURATION)
-    if any(rows["gpu_type"].nunique() > 1 for rows in (a, b)):
-        names.append("gpu_type")
+    names += [name for name in OF_A_SIDE if any(rows[name].nunique() > 1 for rows in (a, b))]
     groups_a, groups_b = _groups(a, names), _groups(b, names)
     spread = run_spread([*groups_a.values(), *groups_b.values()])
     found = []

@@ -57,6 +57,7 @@ class RunRow:
     sweep_id: str = ""
     repeat: int = 0
     cpus_per_worker: int = 0
+    binding: str = ""
     tensorflow: str = ""
     keras: str = ""
     python: str = ""

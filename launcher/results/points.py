@@ -19,6 +19,7 @@ LINE = (
     "device",
     "gpu_type",
     "cpus_per_worker",
+    "binding",
     "data",
     "staged_from",
 )
@@ -27,6 +28,7 @@ SAME_HARDWARE_AND_DATA = (
     "device",
     "gpu_type",
     "cpus_per_worker",
+    "binding",
     "data",
     "staged_from",
 )

@@ -56,12 +56,14 @@ class Place:
     """One task of a run: its role, index, and what of the node it may use.
 
     cpus: the processors it is pinned to (empty: all).  gpu: UUID of its GPU (None: it sees none).
+    environment: variables that its process starts with, each as NAME=value.
     """
 
     role: str
     index: int
     cpus: tuple[int, ...]
     gpu: str | None
+    environment: tuple[str, ...] = ()
 
 
 @record(frozen=True)

@@ -48,8 +48,9 @@ class Hello:
 
     machine: same for all agents of one machine (boot id).  network: same for all agents that share
     one set of ports.  cpus: processors that the agent may use,
-    threads of one core next to each other.  free_ports: kept for this session.  pid: the agent's
-    process, for the case that it does not react any more.
+    threads of one core next to each other.  cores, sockets, domains: numbers of what each of `cpus`
+    belongs to, in step with it; empty where that is not known.  free_ports: kept for this session.
+    pid: the agent's process, for the case that it does not react any more.
     """
 
     version: int
@@ -69,3 +70,6 @@ class Hello:
     network: str
     free_ports: tuple[int, ...]
     pid: int = 0
+    cores: tuple[int, ...] = ()
+    sockets: tuple[int, ...] = ()
+    domains: tuple[int, ...] = ()

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from launcher.binding import check_cpu_bind
+from launcher.binding_profiles import make as make_binding
+from launcher.binding_profiles import parse as parse_bindings
 from launcher.errors import LogsError, NodesFileError, RunTestError, SshConfigError, UsageError
 from launcher.nodes import parse_nodes
 from launcher.results.log_reading import read_log
@@ -115,11 +118,22 @@ def lists(data: bytes) -> None:
         assert list(parse_points(text)) == sorted(set(parse_points(text)))
 
 
+def bindings(data: bytes) -> None:
+    """A file of bindings gives profiles that can be used, or BindingError."""
+    text = data.decode(errors="replace")
+    with refusing(UsageError):
+        for name, keys in parse_bindings(text, "bindings").items():
+            made = make_binding(name, keys, "bindings")
+            assert all(value.isprintable() for value in made.environment.values())
+    with refusing(UsageError):
+        assert check_cpu_bind(text) == text
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         *(nodes_file, message, nvidia_smi, ssh_config, known_hosts),
-        *(csv_log, steps_csv, sweep_record, lists),
+        *(csv_log, steps_csv, sweep_record, lists, bindings),
     )
 }
 
@@ -198,6 +212,14 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"\xff\xfe",
     ),
     "lists": (b"alexnet:512,keras:VGG16:32", b"1,3,6", b"\xff:1", b"9" * 5000, b"1,71\x1c"),
+    "bindings": (
+        b"[a]\nlike = b\ncpu-bind = cores\nintra-op-threads = cores\nKMP_BLOCKTIME = {cpus}\n",
+        b"[a]\n[a]\n",
+        b"[a]\nOMP_NUM_THREADS = 1\n  2\n",
+        b"[DEFAULT]\nx\n",
+        b"map_cpu:0,0x1",
+        b"mask_cpu:3,0xc",
+    ),
 }
 
 
