@@ -34,13 +34,28 @@ OPTIONS = (
         type=click.Path(path_type=Path),
         help="More profiles, in a file like launcher/bindings.ini.",
     ),
+    click.option(
+        "--intra-op-threads",
+        type=click.IntRange(1, 4096),
+        metavar="N",
+        help="Threads that share one operation. [default: the profile's, or TensorFlow's choice]",
+    ),
+    click.option(
+        "--inter-op-threads",
+        type=click.IntRange(1, 4096),
+        metavar="N",
+        help="Operations that run side by side. [default: likewise]",
+    ),
 )
 
 
 def make_binding(values: dict[str, Any]) -> Binding:
-    """The binding that was asked for; --cpu-bind goes before the profile. Raises UsageError."""
+    """The binding that was asked for; single options go before the profile. Raises UsageError."""
     name, file, cpu_bind = values["binding"], values["binding_file"], values["cpu_bind"]
     if file is not None and not name:
         raise UsageError("--binding-file has no meaning without --binding", "--binding NAME")
     found = binding_profiles.find(name, file) if name else Binding()
-    return replace(found, cpu_bind=check_cpu_bind(cpu_bind)) if cpu_bind else found
+    if cpu_bind:
+        found = replace(found, cpu_bind=check_cpu_bind(cpu_bind))
+    threads = {each: values[each] for each in ("intra_op_threads", "inter_op_threads")}
+    return replace(found, **{each: count for each, count in threads.items() if count})

@@ -89,6 +89,7 @@ def main_group() -> None:
 @options.batch_option
 @options.where_options
 @options.training_options
+@options.compute_options
 @options.data_options
 @options.logs_option
 @options.json_option

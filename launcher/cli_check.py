@@ -25,6 +25,7 @@ from launcher.terminal import console
 @options.batch_option
 @options.where_options
 @options.training_options
+@options.compute_options
 @options.json_option
 def check(model: str, num_nodes: int | None, batch_size: int, as_json: bool, **values: Any) -> int:
     """Look at everything that can be known before a run, on all nodes at once.

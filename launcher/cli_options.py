@@ -11,6 +11,8 @@ import click
 
 from launcher.binding_options import OPTIONS as BINDING_OPTIONS
 from launcher.binding_options import make_binding
+from launcher.compute_options import OPTIONS as COMPUTE_OPTIONS
+from launcher.compute_options import make_computing
 from launcher.data_options import OPTIONS as DATA_OPTIONS
 from launcher.data_options import make_data, make_strategy
 from launcher.tasks import DEFAULT_FIRST_PORT, Options
@@ -230,6 +232,8 @@ training_options = _together(
     *BINDING_OPTIONS,
 )
 
+compute_options = _together(*COMPUTE_OPTIONS)
+
 data_options = _together(*DATA_OPTIONS)
 
 logs_option = click.option(
@@ -271,6 +275,7 @@ def make_options(model: str, batch_size: int, values: dict[str, Any]) -> Options
         stall_seconds=values["stall_timeout"],
         data=make_data(values),
         binding=make_binding(values),
+        **make_computing(values),
     )
 
 

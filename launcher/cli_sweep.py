@@ -58,6 +58,7 @@ class Asked:
 @options.sweep_options
 @options.where_options
 @options.training_options
+@options.compute_options
 @options.data_options
 @options.logs_option
 @options.json_option
@@ -82,6 +83,7 @@ def scale(argv: Sequence[str], model: str, batch_size: int, **values: Any) -> in
 @options.sweep_options
 @options.where_options
 @options.training_options
+@options.compute_options
 @options.data_options
 @options.logs_option
 @options.json_option

@@ -19,6 +19,7 @@ from launcher import report
 from launcher.binding_options import OPTIONS as BINDING_OPTIONS
 from launcher.binding_options import make_binding
 from launcher.cli_shared import check_logs, check_model, find_nodes, opened, print_notes
+from launcher.compute_options import make_computing
 from launcher.data_options import absolute
 from launcher.errors import UsageError
 from launcher.plan import check_options, make_plan
@@ -88,6 +89,7 @@ def _folders(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--restart", is_flag=True, help="Go on from the newest checkpoint in outputpath.")
 @click.option("--dummy-data", is_flag=True, help="Train on random images, without files.")
 @_folders
+@options.compute_options
 @options.where_options
 @options.logs_option
 @click.option("--dry-run", is_flag=True, help="Greet the nodes, print the plan, start nothing.")
@@ -228,8 +230,9 @@ def _execute(
 
 
 def _asked(config: TrainConfig, values: dict[str, Any], nodes: int, gpus_per_node: int) -> Options:
+    computing = make_computing(values) if "precision" in values else {}
     with_servers = replace(
-        config, options=replace(config.options, parameter_servers=values["num_ps"])
+        config, options=replace(config.options, parameter_servers=values["num_ps"], **computing)
     )
     return replace(
         with_servers.for_workers(nodes, gpus_per_node),

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from launcher import provenance
+from launcher.computing import ON_OR_OFF
 from launcher.data_options import data_label, staged_from
 from launcher.errors import NodeError, ResultsError, RunTestError
 from launcher.outcome import Outcome, RunObserver
@@ -17,7 +18,13 @@ from launcher.results.room import check_room
 from launcher.results.run_folder import RunFolder
 from launcher.results.steps import frame
 from launcher.results.summary import Summary, summarise
-from launcher.results.warnings import RunWarning, in_one_cell, run_warnings, shared_processors
+from launcher.results.warnings import (
+    RunWarning,
+    in_one_cell,
+    run_warnings,
+    shared_processors,
+    skipped_updates,
+)
 from launcher.run import execute
 from launcher.run_record import Context, facts, results
 from launcher.session import Session
@@ -126,7 +133,12 @@ def _figures(
             f"the run was too short to be measured: {error}; its raw steps are in {folder.path}",
             f"more --steps than {job.measured_steps}",
         ) from error
-    return summary, (*warnings, *shared_processors(len(plan.workers), _processors(plan)))
+    skipped = max((each.skipped_updates for each in outcome.finished.values()), default=0)
+    return summary, (
+        *warnings,
+        *shared_processors(len(plan.workers), _processors(plan)),
+        *skipped_updates(skipped),
+    )
 
 
 def _processors(plan: RunPlan) -> int:
@@ -169,6 +181,10 @@ def _row(
         repeat=context.repeat,
         cpus_per_worker=min(len(task.place.cpus) for task in plan.workers),
         binding=plan.binding.label,
+        xla=ON_OR_OFF[job.xla],
+        onednn=ON_OR_OFF[job.onednn],
+        intra_op_threads=job.intra_op_threads,
+        inter_op_threads=job.inter_op_threads,
         tensorflow=versions.tensorflow,
         keras=versions.keras,
         python=versions.python,

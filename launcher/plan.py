@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from launcher.computing import check_computing, check_device, uses_xla
 from launcher.errors import PlanError
 from launcher.nodes import Node
 from launcher.placement import (
@@ -67,6 +68,7 @@ def check_options(options: Options, nodes: int) -> None:
             "together",
             f"--steps {workers} or more",
         )
+    check_computing(options)
     if not math.isfinite(options.learning_rate):
         raise PlanError(f"--learning-rate {options.learning_rate} is not a number", "0.01")
     if options.backup_workers and not options.synchronous:
@@ -96,6 +98,7 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
     check_options(options, len(nodes))
     _check_versions(nodes, hellos)
     device = _device(options, nodes, hellos)
+    check_device(options, device)
     ports = Ports(options, nodes, hellos)
     per_node = [count for count in workers_of_nodes(options, len(nodes)) if count]
     used = len(per_node)
@@ -110,7 +113,7 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         measured_steps=options.measured_steps,
         synchronous=options.synchronous,
         aggregate=len(workers) - options.backup_workers,
-        precision="fp32",
+        precision=options.precision,
         learning_rate=options.learning_rate,
         seed=options.seed,
         cluster=Cluster(
@@ -125,6 +128,8 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         training=options.training,
         intra_op_threads=bound.intra_op_threads,
         inter_op_threads=bound.inter_op_threads,
+        xla=uses_xla(options, device),
+        onednn=options.onednn,
     )
     return RunPlan(
         nodes=tuple(nodes[:used]),

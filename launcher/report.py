@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from launcher.binding import Binding
+from launcher.computing import in_words
 from launcher.data_options import data_label
 from launcher.tasks import INPUT_ONLY, RunPlan
 from launcher.text import counted
@@ -65,6 +66,7 @@ def _rows(row: RunRow) -> list[tuple[str, str]]:
         *([("read from", row.staged_from)] if row.staged_from else []),
         ("where", f"{where} ({row.gpu_type})"),
         ("strategy", _strategy(row)),
+        *([] if row.strategy == INPUT_ONLY else [("computing", _computing(row))]),
         ("images/sec", f"{_number(row.images_per_sec)}{_interval(row)}"),
         (
             "step time",
@@ -92,6 +94,11 @@ def _strategy(row: RunRow) -> str:
     if row.backup_workers:
         text += f", {row.backup_workers} backup worker{'s' * (row.backup_workers != 1)}"
     return text
+
+
+def _computing(row: RunRow) -> str:
+    threads = (row.intra_op_threads, row.inter_op_threads)
+    return in_words(row.precision, row.xla == "on", row.onednn == "on", threads)
 
 
 def _interval(row: RunRow) -> str:
@@ -138,6 +145,9 @@ def print_plan(console: Console, plan: RunPlan, commands: list[str]) -> None:
         f"{length}, on {plan.device}",
         highlight=False,
     )
+    if job.strategy != INPUT_ONLY:
+        computing = in_words(job.precision, job.xla, job.onednn)
+        console.print(f"computing: {computing}", highlight=False)
     if job.data.path:
         staged = f", copied to {job.data.stage} first" if job.data.stage else ""
         console.print(

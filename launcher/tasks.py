@@ -27,7 +27,7 @@ class Options:
     parameter_servers: how many, or None for one a node.  device: auto, cpu or gpu.
     workers: how many at most, one node filled before the next is taken; None for all that fit.
     stall_seconds: how long a run may go without any worker making a step or going on to another
-    phase.
+    phase.  xla: on, off or auto.
     The rest is as in `Job`; training: None for a measurement; what `binding` says of threads goes
     before *_threads.
     """
@@ -50,6 +50,9 @@ class Options:
     model_options: Mapping[str, float | int | bool | str] = field(default_factory=dict)
     image_shape: tuple[int, ...] = ()
     communication: str = "auto"
+    precision: str = "fp32"
+    xla: str = "auto"
+    onednn: bool = True
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     training: Training | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from perftest import optimizers, training
+from perftest import loss_scale, optimizers, training
 from perftest.checkpoints import Values
 from perftest.inputs import Input
 from perftest.protocol import Job
@@ -47,6 +47,7 @@ class SmallGraph:
         self._set_global = [
             *(v.initializer for v in (*parameters, *counters)),
             *(v.initializer for each in slots.values() for v in each),
+            *(v.initializer for v in self._make_scale()),
         ]
         self._set_local: list[Any] = []
         self._feeds: dict[Any, Any] = {}
@@ -79,6 +80,16 @@ class SmallGraph:
             ]
             for name, shapes in self._layout.slots.items()
         }
+
+    def _make_scale(self) -> list[Any]:
+        """The variables of the loss scale, where there is one."""
+        firsts = (loss_scale.INITIAL, 0, 0)
+        made = [
+            shape.variable(v1.constant_initializer(first)((), shape.dtype))
+            for shape, first in zip(self._layout.scale, firsts, strict=False)
+        ]
+        self._skipped = made[-1] if made else None
+        return made
 
     def _make_state(self, model: Any) -> list[Any]:
         made = []
@@ -160,6 +171,10 @@ class SmallGraph:
     def norm(self) -> float:
         """L2 norm of all parameters together."""
         return float(self._session.run(self._norm))
+
+    def skipped(self) -> int:
+        """How many updates were not made, for gradients that float16 could not hold."""
+        return 0 if self._skipped is None else int(self._session.run(self._skipped))
 
     def release(self, step: int) -> None:
         """Let the others train on from this step: worker 0 alone."""

@@ -186,6 +186,7 @@ def _environment(run_id: str, job: Job, place: Place, messages: int) -> dict[str
     environment.update(_threads(job))
     pairs = (each.partition("=") for each in place.environment)
     environment.update({name: value for name, _, value in pairs})
+    environment["TF_ENABLE_ONEDNN_OPTS"] = "1" if job.onednn else "0"
     environment.update(
         CUDA_VISIBLE_DEVICES=place.gpu if place.gpu is not None else "-1",
         KERAS_BACKEND="tensorflow",

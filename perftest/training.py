@@ -6,8 +6,9 @@ where its parameters live and how gradients meet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import models
+from perftest import precision
 from perftest.data import synthetic
 from perftest.protocol import Job
 
@@ -40,6 +42,7 @@ def step(
     images: Any,
     labels: Any,
     weights: Any = None,
+    scale: Any = None,
 ) -> Step:
     """One forward and backward pass.
 
@@ -48,13 +51,31 @@ def step(
     weights: (batch,), float32, or None where every image counts the same.
     The loss is the softmax cross entropy of the model's logits, computed in float32:
     Σ weight · entropy / Σ weight over the batch, and 0 where no image has any weight.
+    scale: scalar, float32, by which the loss is larger on its way back (loss_scale.py), or None.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(parameters)
         logits, new_state = model.stateless_call(parameters, state, images, training=True)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
         loss = _mean(losses, weights)
-    return Step(loss, tape.gradient(loss, parameters), list(new_state))
+        target = loss if scale is None else loss * scale
+    gradients = tape.gradient(target, parameters)
+    if scale is not None:
+        gradients = [gradient * (1 / scale) for gradient in gradients]
+    return Step(loss, gradients, list(new_state))
+
+
+def step_of(job: Job, model: Any) -> Callable[..., Step]:
+    """The pure step of this model, compiled as a whole where the job says so."""
+    if not job.xla:
+        return partial(step, model)
+
+    @tf.function(autograph=False, jit_compile=True)
+    def compiled(*arguments: Any) -> tuple[Any, list[Any], list[Any]]:
+        result = step(model, *arguments)
+        return result.loss, result.gradients, result.state
+
+    return lambda *arguments: Step(*compiled(*arguments))
 
 
 def decayed(gradients: Sequence[Any], parameters: Sequence[Any], weight_decay: float) -> list[Any]:
@@ -83,7 +104,7 @@ def build_model(job: Job) -> Any:
     """The job's network with the initial values that its seed determines, on any strategy alike."""
     # A user's ~/.keras/keras.json may say otherwise.
     keras.config.set_image_data_format("channels_last")
-    keras.config.set_floatx("float32")
+    precision.prepare(job.precision)
     keras.utils.set_random_seed(job.seed)
     options: dict[str, Any] = dict(job.model_options)
     if job.image_shape:

@@ -74,8 +74,9 @@ def device_name(place: Place) -> str:
     return "/device:GPU:0" if place.gpu is not None else "/device:CPU:0"
 
 
-def check_device(place: Place) -> None:
-    """Raises RuntimeError when TensorFlow does not see the GPU that this worker was given.
+def check_device(job: Job, place: Place) -> None:
+    """Raises RuntimeError when TensorFlow does not see the GPU that this worker was given, or that
+    GPU has not the precision that is asked for.
 
     Without this, all would run on the processor and pass for the GPU's speed.
     """
@@ -86,3 +87,6 @@ def check_device(place: Place) -> None:
             f"TensorFlow {tf.__version__} does not see GPU {place.gpu}, which nvidia-smi lists: "
             "a build without CUDA, or missing CUDA libraries (pip install 'tensorflow[and-cuda]')"
         )
+    from perftest import precision
+
+    precision.check_gpu(job.precision, place)

@@ -129,7 +129,15 @@ def test_configurations_of_one_side_alone_are_listed():
 
 
 @pytest.mark.parametrize(
-    "change", [{"precision": "mixed"}, {"sync": False}, {"data": "mnist"}, {"batch_per_gpu": 64}]
+    "change",
+    [
+        {"precision": "mixed"},
+        {"xla": "on"},
+        {"onednn": "off"},
+        {"sync": False},
+        {"data": "mnist"},
+        {"batch_per_gpu": 64},
+    ],
 )
 def test_what_was_measured_differently_is_not_compared(change):
     found = compare(steady(100, 0.01), steady(100, 0.01, **change))

@@ -11,7 +11,7 @@ from launcher.errors import PlanError
 from launcher.nodes import Node
 from launcher.plan import make_plan
 from launcher.tasks import Options, RunPlan
-from perftest.protocol import Gpu, Hello, Versions
+from perftest.protocol import Gpu, Hello, Training, Versions
 
 HELLO = Hello(
     version=1,
@@ -31,6 +31,9 @@ HELLO = Hello(
     network="n0",
     free_ports=tuple(range(2222, 2222 + 256)),
 )
+
+
+TRAINING = Training(1, 1, 1, 0, 8, "/out", False, False, False, "")
 
 
 def gpus(count: int, machine: str = "m0") -> tuple[Gpu, ...]:
@@ -224,6 +227,10 @@ def test_the_nodes_file_can_limit_a_node_s_gpus() -> None:
         ({"synchronous": False, "measured_steps": 1}, 2, "--steps 1 is too few for 2 workers"),
         ({"backup_workers": 1, "measured_steps": 2}, 3, "--steps 2 is too few for 3 workers"),
         ({"learning_rate": float("nan")}, 1, "--learning-rate nan is not a number"),
+        ({"precision": "tf32"}, 1, "--precision tf32 is a way of GPUs to multiply"),
+        ({"strategy": "input_only", "precision": "bf16"}, 1, "--precision has no meaning with"),
+        ({"strategy": "input_only", "xla": "on"}, 1, "--xla on has no meaning with --input-only"),
+        ({"training": TRAINING, "precision": "fp16"}, 1, "--precision fp16 is for measurements"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(
@@ -232,6 +239,27 @@ def test_options_that_contradict_each_other_are_refused(
     with pytest.raises(PlanError) as caught:
         plan([hello(i) for i in range(count)], **changes)
     assert says in str(caught.value)
+
+
+# How the workers compute.
+
+
+@pytest.mark.parametrize(
+    ("asked", "on_processors", "on_gpus"),
+    [("auto", False, True), ("on", True, True), ("off", False, False)],
+)
+def test_xla_compiles_where_it_was_asked_for_and_by_itself_on_gpus(
+    asked: str, on_processors: bool, on_gpus: bool
+) -> None:
+    assert plan([hello()], xla=asked).job.xla == on_processors
+    assert plan([hello(gpus=gpus(1))], xla=asked).job.xla == on_gpus
+
+
+def test_precision_onednn_and_threads_are_those_of_every_task() -> None:
+    wanted = {"onednn": False, "intra_op_threads": 2, "inter_op_threads": 3}
+    job = plan([hello(gpus=gpus(1))], precision="tf32", **wanted).job
+    assert job.precision == "tf32"
+    assert {name: getattr(job, name) for name in wanted} == wanted
 
 
 def test_different_versions_of_tensorflow_are_refused_with_the_nodes_that_have_them() -> None:

@@ -100,6 +100,31 @@ def test_strategies_precisions_and_data_are_lines_of_their_own(tmp_path):
     assert set(lines_of(tmp_path)) <= set(words(svg))
 
 
+def test_ways_of_computing_are_lines_of_their_own_with_baselines_of_their_own(tmp_path):
+    for changes in ({}, {"xla": "on"}, {"onednn": "off"}, {"intra_op_threads": 4}):
+        add_curve(tmp_path, [1, 2], **changes)
+    found = lines_of(tmp_path)
+    assert set(found) == {
+        "parameter server, XLA off, oneDNN on",
+        "parameter server, XLA on, oneDNN on",
+        "parameter server, XLA off, oneDNN off",
+        "parameter server, XLA off, oneDNN on, 4 intra-op threads",
+    }
+    assert all(len(line.points) == 2 and line.baseline is not None for line in found.values())
+
+
+def test_a_log_without_these_columns_is_one_line_with_what_is_measured_as_it_was(tmp_path):
+    path = log_path(tmp_path, "resnet", 32)
+    append_row(path, row())
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    new = {"xla", "onednn", "intra_op_threads", "inter_op_threads"}
+    kept = [place for place, name in enumerate(lines[0]) if name not in new]
+    path.write_text("".join(",".join(line[place] for place in kept) + "\n" for line in lines))
+    append_row(path, row(images_per_sec=330.0))
+    (line,) = lines_of(tmp_path).values()
+    assert [len(point.runs) for point in line.points] == [2]
+
+
 def test_the_same_number_of_gpus_on_other_nodes_is_another_line(tmp_path):
     path = log_path(tmp_path, "resnet", 32)
     append_row(path, row(gpus=4, nodes=2, gpus_per_node=2, images_per_sec=1000.0))

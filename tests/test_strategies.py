@@ -114,6 +114,27 @@ def test_four_workers_that_add_up_gradients_train_as_one_process_with_four_times
     )
 
 
+@pytest.mark.parametrize(
+    ("strategy", "way"),
+    [
+        ("parameter_server", {"precision": "fp16"}),
+        ("parameter_server", {"precision": "bf16", "xla": "on"}),
+        ("all_reduce", {"precision": "fp16", "xla": "on"}),
+    ],
+    ids=str,
+)
+def test_two_workers_that_compute_in_fewer_bits_train_as_one_process_but_for_these(
+    tmp_path: Path, alone: Outcome, strategy: str, way: dict[str, Any]
+) -> None:
+    outcome = train(tmp_path, "bits", batch_size=16, gpus_per_node=2, strategy=strategy, **way)
+
+    # The mean of 32 losses: each of 11 or 8 bits, and six updates that differ by as little.
+    off = np.abs(losses(outcome) / losses(alone) - 1)
+    assert off.max() < 1e-3
+    assert off.max() > 2e-6, "these are float32"
+    assert outcome.finished[0].skipped_updates == 0
+
+
 def test_a_worker_that_adds_up_knows_the_time_of_its_own_part(adding_up: Outcome) -> None:
     table = steps(adding_up)
     measured = table[table["phase"] == "measured"]

@@ -22,7 +22,15 @@ import pandas as pd
 
 from launcher.results import estimate
 from launcher.results.estimate import Estimate, Ratio
-from launcher.results.points import OLDER_LOG, fact_in_words, run_estimates, shape_in_words, text
+from launcher.results.points import (
+    COMPUTING,
+    OLDER_LOG,
+    THREADS,
+    fact_in_words,
+    run_estimates,
+    shape_in_words,
+    text,
+)
 
 Verdict = Literal["faster", "slower", "no difference seen", "not known", "only in A", "only in B"]
 
@@ -36,7 +44,7 @@ CONFIGURATION = (
     "sync",
     "parameter_servers",
     "backup_workers",
-    "precision",
+    *COMPUTING,
     "device",
     "cpus_per_worker",
     "data",
@@ -48,12 +56,9 @@ ASSUMED_SPREAD = 0.02
 ASSUMED = "assumed, at least"
 FEWEST_DEGREES_OF_SPREAD = 3
 
-DETAILS = (
-    *("precision", "device", "cpus_per_worker", "data", "staged_from"),
-    *("gpu_type", "binding"),
-)
 # What sides may differ in, to see what it makes of the speed; but not one side in itself.
-OF_A_SIDE = ("gpu_type", "binding")
+OF_A_SIDE = ("gpu_type", "binding", *THREADS)
+DETAILS = (*COMPUTING, "device", "cpus_per_worker", "data", "staged_from", *OF_A_SIDE)
 
 Key = tuple[str, ...]
 

@@ -58,6 +58,10 @@ class RunRow:
     repeat: int = 0
     cpus_per_worker: int = 0
     binding: str = ""
+    xla: str = "off"
+    onednn: str = "on"
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
     tensorflow: str = ""
     keras: str = ""
     python: str = ""

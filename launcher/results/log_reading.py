@@ -173,6 +173,10 @@ def _filled(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     model, batch = named_for(path)
     table["model"] = table["model"].where(table["model"] != "", model)
     table["batch_per_gpu"] = table["batch_per_gpu"].fillna(batch)
-    table["cpus_per_worker"] = table["cpus_per_worker"].fillna(0)
+    for name in ("cpus_per_worker", "intra_op_threads", "inter_op_threads"):
+        table[name] = table[name].fillna(0)
+    # What there was before there was a choice.
+    for name, usual in (("xla", "off"), ("onednn", "on")):
+        table[name] = table[name].where(table[name] != "", usual)
     table["sync"] = table["sync"].str.lower().map(SYNC).fillna("")
     return table

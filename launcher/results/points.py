@@ -11,29 +11,28 @@ import pandas as pd
 from launcher.results import estimate
 from launcher.results.estimate import Estimate, Ratio
 
-LINE = (
-    "strategy",
-    "sync",
-    "backup_workers",
-    "precision",
-    "device",
-    "gpu_type",
-    "cpus_per_worker",
-    "binding",
-    "data",
-    "staged_from",
-)
+# How a worker computes, whatever its strategy.
+COMPUTING = ("precision", "xla", "onednn")
+THREADS = ("intra_op_threads", "inter_op_threads")
 SAME_HARDWARE_AND_DATA = (
-    "precision",
+    *COMPUTING,
     "device",
     "gpu_type",
     "cpus_per_worker",
     "binding",
+    *THREADS,
     "data",
     "staged_from",
 )
+LINE = ("strategy", "sync", "backup_workers", *SAME_HARDWARE_AND_DATA)
 SHAPE = ("gpus", "nodes", "gpus_per_node", "parameter_servers")
 OLDER_LOG = "older log"
+_SWITCHES = {"xla": "XLA", "onednn": "oneDNN"}
+_COUNTS = {
+    "cpus_per_worker": ("CPU", " a worker"),
+    "intra_op_threads": ("intra-op thread", ""),
+    "inter_op_threads": ("inter-op thread", ""),
+}
 SINGLE = "single"
 
 
@@ -161,16 +160,19 @@ def _label(facts: dict[str, object], named: Sequence[str]) -> str:
     if backup > 0:
         words.append(f"{backup:g} backup")
     others = (name for name in named if name not in ("strategy", "sync", "backup_workers"))
-    words += [fact_in_words(name, facts[name]) for name in others if facts[name]]
-    return ", ".join(words)
+    words += [fact_in_words(name, facts[name]) for name in others]
+    return ", ".join(word for word in words if word)
 
 
 def fact_in_words(name: str, fact: object) -> str:
-    """A fact of a configuration as a label has it: `2 CPUs a worker`, `float32`; none is empty."""
-    if name != "cpus_per_worker" or not fact:
+    """A fact of a configuration as a label has it: `2 CPUs a worker`, `fp32`; none is empty."""
+    if name in _SWITCHES:
+        return f"{_SWITCHES[name]} {fact}" if fact else ""
+    if name not in _COUNTS or not fact:
         return str(fact or "")
     count = float(str(fact))
-    return f"{count:g} CPU{'s' * (count != 1)} a worker" if count else ""
+    thing, where = _COUNTS[name]
+    return f"{count:g} {thing}{'s' * (count != 1)}{where}" if count else ""
 
 
 def shape_in_words(nodes: float, gpus_per_node: float, gpus: float) -> str:

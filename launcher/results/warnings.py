@@ -29,6 +29,7 @@ Kind = Literal[
     "incomplete steps",
     "shared processors",
     "mixed sweep",
+    "skipped updates",
 ]
 
 FEWEST_STEPS_FOR_DRIFT = 2 * BATCHES
@@ -218,6 +219,17 @@ def shared_processors(workers: int, processors: int) -> list[RunWarning]:
         return []
     text = f"{workers} workers share {processors} processor{'s' * (processors != 1)}"
     return [RunWarning("shared processors", text)]
+
+
+def skipped_updates(count: int) -> list[RunWarning]:
+    """Updates that were not made: the images of these steps have trained nothing."""
+    if count <= 0:
+        return []
+    text = (
+        f"{count} update{'s' * (count != 1)}, warm-up included, would have had gradients that "
+        "float16 cannot hold, and did not take place; the steps count as all others"
+    )
+    return [RunWarning("skipped updates", text)]
 
 
 def few_repeats(repeats: int) -> list[RunWarning]:

@@ -49,11 +49,14 @@ class Finished:
 
     parameters: number of trainable parameters.  parameter_norm: L2 norm of all of them after the
     last step, from worker 0 alone; a fingerprint of the training.  device: what it computed on.
+    skipped_updates: not made since the run began, for gradients that float16 could not hold; with
+    parameter servers, from worker 0 alone.
     """
 
     parameters: int
     parameter_norm: float | None
     device: str
+    skipped_updates: int = 0
 
 
 @record(frozen=True)

@@ -32,7 +32,7 @@ def run(assignment: Assignment, link: AgentLink) -> None:
         raise ValueError("the all_reduce strategy has no parameter servers")
     if job.training is not None:
         raise ValueError("the all_reduce strategy measures, and does not train in epochs")
-    check_device(place)
+    check_device(job, place)
     # Collective operations can only be set up before anything else runs.
     link.phase("meeting the other workers")
     options = _options(job)
@@ -51,7 +51,7 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     train(job, link, engine.step)
     parameters = sum(p.shape.num_elements() for p in engine.parameters)
     norm = engine.norm() if place.index == 0 else None
-    link.finished(Finished(parameters, norm, device))
+    link.finished(Finished(parameters, norm, device, engine.skipped()))
     # Until the agent ends this process: whoever leaves first would fail the others' last step.
     link.wait_for_the_end()
 

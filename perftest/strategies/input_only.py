@@ -18,6 +18,6 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     job, place = assignment.job, assignment.place
     if place.role != WORKER:
         raise ValueError("reading alone has no parameter servers")
-    check_device(place)
+    check_device(job, place)
     link.phase("building the model")
     measure_input(job, link, Input(job, place, training.build_model(job)))

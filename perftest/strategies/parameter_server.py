@@ -24,6 +24,7 @@ from perftest.checkpoints import Values
 from perftest.course import Course, steps_per_epoch
 from perftest.inputs import Input, on_host
 from perftest.keeper import Keeper, evaluate, values_like
+from perftest.loss_scale import all_finite, kept_if
 from perftest.measure import StepResult
 from perftest.protocol import Assignment, Finished, Job
 from perftest.serving import start_server
@@ -38,7 +39,7 @@ v1 = tf.compat.v1
 def run(assignment: Assignment, link: AgentLink) -> None:
     """Train as a worker; perftest/serving.py is the part of the servers."""
     job, place = assignment.job, assignment.place
-    check_device(place)
+    check_device(job, place)
     if job.training is not None and job.training.evaluate:
         evaluate(job, place, link)
         return
@@ -114,7 +115,8 @@ class _Worker:
     def _say_finished(self) -> None:
         count = sum(math.prod(shape.shape) for shape in self._layout.parameters)
         norm = self._small.norm() if self.is_chief else None
-        self.link.finished(Finished(count, norm, device_name(self._place)))
+        skipped = self._small.skipped() if self.is_chief else 0
+        self.link.finished(Finished(count, norm, device_name(self._place), skipped))
 
     # What the loops ask of a strategy.
 
@@ -152,16 +154,22 @@ class _Worker:
         feeds, batch = self._define_batch()
         with v1.device(self._device):
             values = [variable.read_value() for variable in parameters]
-            result = training.step(self._model, values, state, *batch)
+            old = [variable.read_value() for variable in state]
+            self._scale = shared.scale_of(layout)
+            scale = self._scale.scale.read_value() if self._scale is not None else None
+            result = training.step_of(self.job, self._model)(values, old, *batch, scale)
             decay = self.job.optimizer.weight_decay
             gradients = training.decayed(result.gradients, values, decay)
+            new = result.state
+            if self._scale is not None:  # what float16 could not hold must not enter averages
+                new = kept_if(all_finite(result.gradients), new, old)
         with v1.device(self._host):
             # The gradient of the first layer is the last to be computed.
             last = tf.reshape(result.gradients[0], [-1])[0]
             with v1.control_dependencies([last]):
                 computed_at = tf.timestamp()
             updated = self._apply(gradients, parameters, global_step)
-        kept = [v.assign(value).op for v, value in zip(state, result.state, strict=True)]
+        kept = [v.assign(value).op for v, value in zip(state, new, strict=True)]
         with v1.device(self._host), v1.control_dependencies(kept):
             updated = tf.identity(updated)
         return [result.loss, updated, computed_at], feeds
@@ -169,14 +177,15 @@ class _Worker:
     def _define_batch(self) -> tuple[list[Any], list[Any]]:
         """What is fed, and the batch that is made of it."""
         if self._batches.fixed is not None:
-            return [], shapes_of(list(self._layout.fixed))
+            with v1.device(self._device):
+                return [], [v.read_value() for v in shapes_of(list(self._layout.fixed))] + [None]
         with v1.device(self._host):
             feeds = [v1.placeholder(each.dtype, each.shape) for each in self._batches.batch_shapes]
         return feeds, feeds
 
     def _apply(self, gradients: list[Any], parameters: list[Any], global_step: Any) -> Any:
         """The number of updates made, known once this worker's gradients have played their part."""
-        updates = shared.Updates(self.job, self._layout, parameters)
+        updates = shared.Updates(self.job, self._layout, parameters, self._scale)
         pairs = list(zip(gradients, parameters, strict=True))
         if not self.job.synchronous:
             with v1.control_dependencies([updates.apply_gradients(pairs, global_step)]):

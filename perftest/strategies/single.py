@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from perftest import optimizers, training
+from perftest import loss_scale, optimizers, training
 from perftest.checkpoints import Values
 from perftest.course import Course, steps_per_epoch
 from perftest.inputs import Input
@@ -23,7 +23,7 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     job, place = assignment.job, assignment.place
     if place.role != WORKER:
         raise ValueError("the single strategy has no parameter servers")
-    check_device(place)
+    check_device(job, place)
     if job.training is not None and job.training.evaluate:
         evaluate(job, place, link)
         return
@@ -51,6 +51,7 @@ def run(assignment: Assignment, link: AgentLink) -> None:
             parameters=sum(p.shape.num_elements() for p in engine.parameters),
             parameter_norm=engine.norm(),
             device=device,
+            skipped_updates=engine.skipped(),
         )
     )
 
@@ -74,6 +75,8 @@ class Single:
                 for name, value in self._rule.slots.items()
             }
             self._updates = tf.Variable(0, dtype=tf.int64)
+        self.scale = loss_scale.on(device, job.precision)
+        self._pure_step = training.step_of(job, model)
         self._steps = 0
         self._left = 0
         self._update = self._make_update()
@@ -88,6 +91,10 @@ class Single:
     def norm(self) -> float:
         """L2 norm of all parameters together."""
         return float(tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(p)) for p in self.parameters])))
+
+    def skipped(self) -> int:
+        """How many updates were not made, for gradients that float16 could not hold."""
+        return 0 if self.scale is None else int(self.scale.skipped)
 
     def resume(self, keeper: Keeper, steps_per_epoch: int) -> int:
         """Take up the checkpoint that there is to go on from; the epoch to begin with."""
@@ -170,15 +177,29 @@ class Single:
     def _train(self, images: Any, labels: Any, weights: Any) -> Any:
         """The loss, and as its effect one update of parameters, slots and state."""
         values = [parameter.read_value() for parameter in self.parameters]
-        result = training.step(self.model, values, self.state, images, labels, weights)
+        scale = None if self.scale is None else self.scale.scale.read_value()
+        state = [variable.read_value() for variable in self.state]
+        result = self._pure_step(values, state, images, labels, weights, scale)
         gradients = training.decayed(
             self._combined(result.gradients), values, self._job.optimizer.weight_decay
         )
-        updates = self._updates.read_value()
-        slots = zip(*self.slots.values(), strict=True) if self.slots else [()] * len(values)
-        for parameter, own, gradient in zip(self.parameters, slots, gradients, strict=True):
-            self._rule.apply(parameter, own, gradient, updates)
-        self._updates.assign_add(1)
-        for variable, value in zip(self.state, result.state, strict=True):
-            variable.assign(value)
+        if self.scale is None:
+            self._apply(gradients, result.state)
+        else:
+            is_finite = loss_scale.all_finite(gradients)
+            loss_scale.if_finite(is_finite, lambda: self._apply(gradients, result.state))
+            self.scale.update(is_finite)
         return result.loss
+
+    def _apply(self, gradients: list[Any], state: list[Any]) -> list[Any]:
+        """The operations of one update of parameters, slots and state."""
+        updates = self._updates.read_value()
+        slots = zip(*self.slots.values(), strict=True) if self.slots else [()] * len(gradients)
+        made = [
+            self._rule.apply(parameter, own, gradient, updates)
+            for parameter, own, gradient in zip(self.parameters, slots, gradients, strict=True)
+        ]
+        made.append(self._updates.assign_add(1, read_value=False))
+        pairs = zip(self.state, state, strict=True)
+        made += [variable.assign(value, read_value=False) for variable, value in pairs]
+        return made
