@@ -18,7 +18,9 @@ _MOST_THREADS = 4096
 _KEYS = ("about", "like", "cpu-bind", "intra-op-threads", "inter-op-threads")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 # What runtest itself sets, and what Python must not lose.
-_OURS = re.compile(r"(PERFTEST_|PYTHON).*|PATH|CUDA_VISIBLE_DEVICES|KERAS_BACKEND|TF_CONFIG|TF_ENABLE_ONEDNN_OPTS")
+_OURS = re.compile(
+    r"(PERFTEST_|PYTHON).*|PATH|CUDA_VISIBLE_DEVICES|KERAS_BACKEND|TF_CONFIG|TF_ENABLE_ONEDNN_OPTS"
+)
 
 Sections = Mapping[str, Mapping[str, str]]
 
