@@ -163,7 +163,7 @@ def test_revocation_list_that_cannot_be_read_revokes_all(tmp_path: Path) -> None
     ("error", "kind", "words"),
     [
         (ConnectionRefusedError(111, "x"), Unreachable, "connection refused by h port 22"),
-        (TimeoutError(), Unreachable, "no answer from h port 22 within 8 s"),
+        (TimeoutError(), Unreachable, "no answer from h port 22 within 7 s"),
         (OSError(113, "No route to host"), Unreachable, "no route to h port 22"),
         (OSError(5, "Input/output error"), Unreachable, "Input/output error"),
         (EOFError(), Unreachable, "closed the connection"),
@@ -177,7 +177,7 @@ def test_revocation_list_that_cannot_be_read_revokes_all(tmp_path: Path) -> None
     ],
 )
 def test_foreign_errors_become_ours(error: Exception, kind: type[NodeError], words: str) -> None:
-    ours = translate(error, "gpu3", "h port 22", "ssh gpu3", 8)
+    ours = translate(error, "gpu3", "h port 22", "ssh gpu3", 7)
     assert type(ours) is kind
     assert ours.node == "gpu3"
     assert words in ours.reason
