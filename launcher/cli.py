@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,12 +20,17 @@ from launcher import cli_options as options
 from launcher import report
 from launcher.cli_check import check
 from launcher.cli_clean import clean
+from launcher.cli_group import DefaultGroup
 from launcher.cli_make_data import make_data
 from launcher.cli_results import compare, plot, table
 from launcher.cli_shared import check_logs, check_model, draw, find_nodes, opened
+from launcher.cli_status import status
+from launcher.cli_submit import make_submit
 from launcher.cli_sweep import scale, scale_all
 from launcher.cli_train import evaluate, train
-from launcher.errors import NodesFailed, RunTestError, TaskFailed, UsageError
+from launcher.errors import NodesFailed, ResultsError, RunTestError, TaskFailed
+from launcher.jobs.record import write_end
+from launcher.jobs.script import RECORD_VARIABLE
 from launcher.plan import check_options, make_plan
 from launcher.terminal import console, write_anything
 from launcher.text import plain, printable
@@ -34,35 +39,6 @@ from launcher.text import plain, printable
 # so that help, mistakes and the greeting of the nodes do not wait for them.
 _INTERRUPTED = 130
 _LONGEST_MESSAGE = 4000
-
-
-class DefaultGroup(click.Group):
-    """A group whose command is `run` when none is named, so that old command lines still work."""
-
-    default = "run"
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the default command in front of arguments that name none.
-
-        Raises UsageError for a word that is none: the default command takes options alone.
-        """
-        if args and args[0] not in self.commands and args[0][:1] not in ("", "-"):
-            near = difflib.get_close_matches(args[0], list(self.commands), n=1)
-            raise UsageError(
-                f"{args[0][:60]!a} is not a command",
-                f"runtest {near[0]}" if near else f"one of {', '.join(sorted(self.commands))}",
-            )
-        if args and args[0] not in self.commands and args[0] not in ("--help", "--version"):
-            args = [self.default, *args]
-        return super().parse_args(ctx, args)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options of the default command belong to the help of the group."""
-        super().format_options(ctx, formatter)
-        run = self.commands[self.default]
-        records = [record for p in run.get_params(ctx) if (record := p.get_help_record(ctx))]
-        with formatter.section("Options of run, the default command"):
-            formatter.write_dl([record for record in records if "--help" not in record[0]])
 
 
 @click.group(cls=DefaultGroup, invoke_without_command=False, no_args_is_help=True)
@@ -144,6 +120,7 @@ def run(
 for command in (
     *(scale, scale_all, check, clean, plot, table, compare),
     *(train, evaluate, make_data),
+    *(make_submit(run, scale), status),
 ):
     main_group.add_command(command)
 
@@ -155,26 +132,30 @@ def main() -> None:
             signal.signal(number, _interrupt)
     write_anything()
     err = console(stderr=True)
+    said = ""
     try:
         status = main_group.main(standalone_mode=False, obj=tuple(sys.argv)) or 0
     except click.ClickException as error:
         _show(error)
-        status = error.exit_code
+        status, said = error.exit_code, error.format_message()
     except (click.Abort, KeyboardInterrupt):
         with suppress(OSError):  # the terminal may be gone, and that be the reason
             err.print("runtest: interrupted")
-        status = _INTERRUPTED
+        status, said = _INTERRUPTED, "interrupted"
     except RunTestError as error:
         _print_error(err, error)
-        status = error.exit_status
+        status, said = error.exit_status, str(error)
     except OSError as error:
         with suppress(OSError):  # what cannot be written to may be the terminal
             _print_error(err, _refused(error))
-        status = _refused(error).exit_status
+        status, said = _refused(error).exit_status, str(_refused(error))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Nothing is left to be ended in order: one more signal gives no traceback.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    if record := os.environ.get(RECORD_VARIABLE):  # we are in a job of `runtest submit`
+        with suppress(ResultsError):
+            write_end(Path(record), status, said)
     sys.exit(status)
 
 

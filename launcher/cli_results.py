@@ -10,6 +10,7 @@ import click
 
 from launcher import cli_options as options
 from launcher.cli_shared import print_notes
+from launcher.cli_status import unfinished
 from launcher.terminal import console
 from launcher.text import plain
 
@@ -61,11 +62,16 @@ def plot(logs_dir: Path) -> None:
     "[default: <date>:TF_PERFORMANCE_RESULTS.csv beside the logs]",
 )
 def table(logs_dir: Path, output: Path | None) -> None:
-    """Collect all runs in LOGS into one table: printed, and written as a CSV for notebooks."""
+    """Collect all runs in LOGS into one table: printed, and written as a CSV for notebooks.
+
+    Of jobs that were submitted with LOGS, it also has the results of matrices, and says which jobs
+    have not finished.
+    """
     from launcher.results.files import is_file
     from launcher.results.table import collect, results_table, write_results_table
 
     problems: list[str] = []
+    print_notes(console(stderr=True), unfinished(logs_dir))
     rows = collect(logs_dir, problems)
     beside = logs_dir.parent if is_file(logs_dir) else logs_dir
     today = datetime.now().astimezone().date()

@@ -5,7 +5,9 @@ RunTestError                   exit status 1
 │   ├── NodesFileError         the nodes file: names file and line
 │   ├── PlanError              what was asked does not fit what the nodes have
 │   ├── LogsError              a log that cannot be read as one
-│   └── AllocationError        no Slurm allocation, or one that does not do
+│   ├── AllocationError        no Slurm allocation, or one that does not do
+│   └── JobRefused             Slurm does not take a batch job as it was asked for
+├── NotSubmitted               a batch job that Slurm failed to take, or did not take with others
 ├── ResultsError               a result that could not be written
 ├── NodesFailed                several nodes failed; each failure is one of its lines
 ├── NodeError                  one node failed
@@ -66,6 +68,14 @@ class LogsError(UsageError):
 
 class AllocationError(UsageError):
     """There is no Slurm allocation here, or it does not have what was asked for."""
+
+
+class JobRefused(UsageError):
+    """Slurm does not take a batch job as it was asked for."""
+
+
+class NotSubmitted(RunTestError):
+    """A batch job could not be handed to Slurm, or not all of a matrix."""
 
 
 class ResultsError(RunTestError):

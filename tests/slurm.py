@@ -78,6 +78,8 @@ def why_no_slurm() -> str:
 class SlurmCluster:
     """A context manager: all of these hosts as the nodes of a cluster, idle when it begins.
 
+    The first node is of the type k80, the others are p100: features, and GPUs that Slurm counts.
+
     environment: what commands of Slurm, and runtest, have to find in theirs.
     """
 
@@ -185,10 +187,11 @@ class SlurmCluster:
         return sum(line.split()[1:] == ["idle"] for line in said.splitlines())
 
     def _write_config(self) -> None:
+        kinds = [(host, "p100" if i else "k80") for i, host in enumerate(self.hosts.hosts)]
         nodes = [
             f"NodeName={host.name} NodeAddr={host.address} NodeHostname={host.name} "
-            "CPUs=8 RealMemory=4000 Gres=gpu:4 State=UNKNOWN"
-            for host in self.hosts.hosts
+            f"CPUs=8 RealMemory=4000 Gres=gpu:{kind}:4 Features={kind} State=UNKNOWN"
+            for host, kind in kinds
         ]
         text = _CONFIG.format(
             cluster=f"c{os.getpid()}",
@@ -201,7 +204,9 @@ class SlurmCluster:
         )
         (self.folder / "slurm.conf").write_text(text)
         # No GPUs, but files that Slurm counts as such: it gives them out by their numbers.
-        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/tty[1-4]\n")
+        gres = [f"NodeName={host.name} Name=gpu Type={kind}" for host, kind in kinds]
+        lines = "".join(f"{line} File=/dev/tty[1-4]\n" for line in gres)
+        (self.folder / "gres.conf").write_text(lines)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
 
     def _start_munged(self) -> None:

@@ -14,10 +14,12 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from launcher.errors import LogsError
+from launcher.jobs.record import job_of
 from launcher.results import estimate
 from launcher.results.files import is_folder, written_beside
 from launcher.results.log import COLUMNS, no_formula
-from launcher.results.log_reading import find_logs, read_log
+from launcher.results.log_reading import find_logs, named_for, read_log
 from launcher.results.points import OLDER_LOG, fact_in_words, shape_in_words, text
 
 # The names that notebooks read, in their order, and where each comes from.
@@ -46,6 +48,7 @@ COLUMNS_SHOWN = (
 PADDING = (0, 1, 0, 0)
 MAY_WRAP = ("model", "strategy")  # where there are but 80 columns
 WORDS = ("when", "model", "strategy")
+_LOGS_OF_JOBS = "jobs/*/*.csv"
 
 
 def collect(logs_dir: Path, problems: list[str] | None = None) -> pd.DataFrame:
@@ -68,7 +71,7 @@ def write_results_table(
     path = out if is_file else out / FILE_NAME.format(today=today)
     with written_beside(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["", *KNOWN, *OURS])
+        writer.writerow(["", *KNOWN, *OURS, "job"])
         number = 0
         for rows in _tables(logs_dir, problems):
             for row in _for_notebooks(rows).itertuples(index=False):
@@ -86,18 +89,44 @@ def results_table(rows: pd.DataFrame, most: int = MOST_ROWS_SHOWN) -> Table:
     table = Table(caption=caption, pad_edge=False, box=None, header_style="bold", padding=PADDING)
     for name in COLUMNS_SHOWN:
         justify: Literal["left", "right"] = "left" if name in WORDS else "right"
-        table.add_column(name, justify=justify, no_wrap=name not in MAY_WRAP, overflow="fold")
+        may_wrap = name in MAY_WRAP or (name == "when" and any(shown["job"]))
+        table.add_column(name, justify=justify, no_wrap=not may_wrap, overflow="fold")
     for _, row in shown.iterrows():
         table.add_row(*(Text(cell) for cell in _cells(row)))
     return table
 
 
 def _tables(logs_dir: Path, problems: list[str] | None) -> Iterator[pd.DataFrame]:
-    for path in find_logs(logs_dir):
+    for path in _all_logs(logs_dir):
         rows, left_out = read_log(path)
         if problems is not None:
             problems.extend(left_out)
-        yield rows
+        yield _of_job(rows, path)
+
+
+def _all_logs(logs_dir: Path) -> list[Path]:
+    """The logs of a folder, and those of the matrices that were submitted with it."""
+    own: list[Path] = []
+    try:
+        own = find_logs(logs_dir)
+    except LogsError:
+        if not is_folder(logs_dir) or not any(Path(logs_dir).glob(_LOGS_OF_JOBS)):
+            raise
+    of_jobs = Path(logs_dir).glob(_LOGS_OF_JOBS) if is_folder(logs_dir) else ()
+    return [*own, *sorted(path for path in of_jobs if named_for(path)[0])]
+
+
+def _of_job(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The rows with the job that they are from, and with the matrix's name for where it worked,
+    where no data was read.
+    """
+    job = job_of(path)
+    if job is None:
+        return rows.assign(job="")
+    return rows.assign(
+        job=job.name,
+        staged_from=rows["staged_from"].where(rows["staged_from"] != "", job.staged_from),
+    )
 
 
 def _for_notebooks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +138,7 @@ def _for_notebooks(rows: pd.DataFrame) -> pd.DataFrame:
         gpu_type=rows["gpu_type"].where(rows["gpu_type"] != "", rows["device"]),
     )
     known = filled[list(KNOWN.values())].set_axis(list(KNOWN), axis="columns")
-    return pd.concat([known, filled[list(OURS)]], axis="columns")
+    return pd.concat([known, filled[[*OURS, "job"]]], axis="columns")
 
 
 def _unusual(row: pd.Series) -> Iterator[str]:
@@ -125,7 +154,7 @@ def _cells(row: pd.Series) -> Iterable[str]:
     )
     strategy = row["strategy"].replace("_", " ") or OLDER_LOG
     return (
-        row["start_utc"][:10],
+        row["job"] or row["start_utc"][:10],
         row["model"],
         text(row["batch_per_gpu"]),
         shape_in_words(row["nodes"], row["gpus_per_node"], row["gpus"]),

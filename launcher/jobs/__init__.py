@@ -1,0 +1,1 @@
+"""Batch jobs that `runtest submit` hands to Slurm: what is asked for, written, and found again."""
