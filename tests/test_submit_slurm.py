@@ -171,7 +171,7 @@ def test_what_slurm_cannot_give_is_refused_before_anything_is_kept(
         assert done.returncode == 2, done.stderr
         assert f"sbatch refuses the job: {words}" in done.stderr
     # The first of a matrix is submitted when the second is refused.
-    done = command("submit", "-m", "deepmnist", "--gpu-type", "k80,v100", "--sbatch-option=-H")
+    done = command("submit", "-m", "deepmnist", "--gpu-type", "k80,v100")
     assert done.returncode == 1
     assert "v100:1:none and all after it were not submitted" in done.stderr
     (job,) = command.states()
