@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from launcher.errors import NodesFailed, ResultsError, RunTestError, TaskFailed
 from launcher.jobs.record import write_end
 from launcher.jobs.script import RECORD_VARIABLE
 from launcher.plan import check_options, make_plan
+from launcher.tasks import PROFILE_STEPS
 from launcher.terminal import console, write_anything
 from launcher.text import plain, printable
 
@@ -69,6 +71,13 @@ def main_group() -> None:
 @options.data_options
 @options.logs_option
 @options.json_option
+@click.option(
+    "--profile",
+    "profile_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Trace a few steps of every worker, after those that count, into DIR for TensorBoard.",
+)
 @click.option("--dry-run", is_flag=True, help="Greet the nodes, print the plan, start nothing.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Also say where the time to the first step went."
@@ -81,6 +90,7 @@ def run(
     batch_size: int,
     logs_dir: Path,
     as_json: bool,
+    profile_dir: Path | None,
     dry_run: bool,
     verbose: bool,
     **values: Any,
@@ -88,6 +98,8 @@ def run(
     """Measure one model once (the default command)."""
     check_model(model)
     asked = options.make_options(model, batch_size, values)
+    if profile_dir is not None:
+        asked = replace(asked, profile_steps=PROFILE_STEPS)
     where = options.make_where(values, num_nodes)
     out = console()
     err = console(stderr=True)
@@ -95,6 +107,8 @@ def run(
     check_options(asked, len(nodes))
     if not dry_run:
         check_logs(logs_dir)
+        if profile_dir is not None:
+            check_logs(profile_dir, "--profile")
     with opened(where, nodes, transport, asked, err) as (session, display):
         plan = make_plan(asked, session.nodes, session.hellos)
         if dry_run:
@@ -107,7 +121,8 @@ def run(
         from launcher.measurement import measure
         from launcher.run_record import Context
 
-        measurement = measure(session, plan, Context(logs_dir, argv), display)
+        context = Context(logs_dir, argv, profile_dir=profile_dir)
+        measurement = measure(session, plan, context, display)
     plot = draw(measurement.log, err)
     if as_json:
         click.echo(report.measurement_json(measurement, plot))

@@ -51,18 +51,18 @@ def check_model(name: str) -> None:
         )
 
 
-def check_logs(logs_dir: Path) -> None:
+def check_logs(logs_dir: Path, option: str = "--logs") -> None:
     """Raises UsageError where nothing could be written, before anything is measured for it."""
     try:
         place = existing_part(logs_dir)
     except OSError as error:  # a name that is too long
         said = f"{str(logs_dir)[:80]!r}: {error.strerror}"
-        raise UsageError(f"--logs {said}", "another folder") from error
+        raise UsageError(f"{option} {said}", "another folder") from error
     try:
         try_to_write(place)
     except OSError as error:
         raise UsageError(
-            f"--logs {logs_dir}: nothing can be written in {place}: {error.strerror or error}",
+            f"{option} {logs_dir}: nothing can be written in {place}: {error.strerror or error}",
             "free some space, or name another folder",
         ) from error
 

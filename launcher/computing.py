@@ -16,6 +16,7 @@ def check_computing(options: Options) -> None:
         for option, is_given in (
             ("--precision", options.precision != "fp32"),
             ("--xla on", options.xla == "on"),
+            ("--profile", options.profile_steps > 0),
         ):
             if is_given:
                 raise PlanError(

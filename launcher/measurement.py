@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +30,7 @@ from launcher.run import execute
 from launcher.run_record import Context, facts, results
 from launcher.session import Session
 from launcher.tasks import RunPlan
+from launcher.traces import Traces
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def measure(
     outcome = Outcome()
     try:
         outcome.reachability_seconds = check_reachability(session, plan)
-        execute(session, plan, run_id, observer, folder.write_log, outcome)
+        with _traces(context, run_id, outcome) as traces:
+            execute(session, plan, run_id, observer, folder.write_log, outcome, traces)
         summary, warnings = _figures(plan, outcome, folder)
     except BaseException as error:
         if isinstance(error, NodeError):
@@ -79,6 +82,19 @@ def measure(
         error.message += f" (the run gave {row.images_per_sec:.1f} images/sec)"
         raise
     return measurement
+
+
+@contextmanager
+def _traces(context: Context, run_id: str, outcome: Outcome) -> Iterator[Traces | None]:
+    """Where the workers' traces go, if anywhere; what there is of them is in `outcome` then."""
+    traces = Traces(context.profile_dir, run_id) if context.profile_dir is not None else None
+    try:
+        yield traces
+    finally:
+        if traces is not None:
+            traces.end()
+            outcome.traces = dict(sorted(traces.written.items()))
+            outcome.problems += traces.problems
 
 
 def _keep_failure(

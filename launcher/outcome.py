@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.errors import ResultsError
@@ -63,6 +64,7 @@ class Outcome:
     reachability_seconds: float | None = None
     first_step_seconds: float | None = None
     staged: dict[int, Staged] = field(default_factory=dict)
+    traces: dict[int, Path] = field(default_factory=dict)
 
 
 class Logs:

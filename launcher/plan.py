@@ -130,6 +130,7 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         inter_op_threads=bound.inter_op_threads,
         xla=uses_xla(options, device),
         onednn=options.onednn,
+        profile_steps=options.profile_steps,
     )
     return RunPlan(
         nodes=tuple(nodes[:used]),

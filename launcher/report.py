@@ -47,9 +47,10 @@ def print_measurement(console: Console, measurement: Measurement, plot: Path | N
     for problem in measurement.outcome.problems:
         console.print(f"[yellow]note:[/] {escape(problem)}", highlight=False)
     paths = [("log", measurement.log), ("plot", plot), ("run", measurement.folder.path)]
+    paths += [("trace", path.parent) for path in list(measurement.outcome.traces.values())[:1]]
     for name, path in paths:
         if path is not None:
-            console.print(f"{name + ':':6}{escape(str(path))}", highlight=False, soft_wrap=True)
+            console.print(f"{name + ':':<5} {escape(str(path))}", highlight=False, soft_wrap=True)
     console.file.write(last_line(row) + "\n")  # whole, however narrow the terminal
 
 
@@ -123,6 +124,7 @@ def measurement_json(measurement: Measurement, plot: Path | None) -> str:
             **row,
             "warnings": [asdict(warning) for warning in measurement.warnings],
             "problems": measurement.outcome.problems,
+            "traces": [str(path) for path in measurement.outcome.traces.values()],
             "log": str(measurement.log),
             "plot": None if plot is None else str(plot),
             "run_folder": str(measurement.folder.path),

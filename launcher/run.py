@@ -25,6 +25,7 @@ from launcher.session import Session
 from launcher.stall import TOLD_AGAIN, StallWatch, what_is_wrong
 from launcher.tasks import RunPlan
 from launcher.text import cleaned, printable
+from launcher.traces import Traces
 from launcher.training.sense import TRAINING_MESSAGES
 from launcher.training.sense import what_is_wrong as senseless
 from perftest.protocol import (
@@ -45,6 +46,7 @@ from perftest.protocol import (
     Staged,
     Start,
     StepTimes,
+    TracePiece,
 )
 
 # How often the run is searched for a worker that stands still.
@@ -64,14 +66,16 @@ def execute(
     observer: RunObserver,
     log: LogSink,
     outcome: Outcome,
+    traces: Traces | None = None,
 ) -> None:
     """Make one run. `outcome` is filled as the run goes, so that a failed one keeps what it had.
 
-    `log(name, data)` is given the tasks' logs in pieces. Raises TaskFailed or another NodeError
+    `log(name, data)` is given the tasks' logs in pieces, `traces` those of the traces that the plan
+    asks for. Raises TaskFailed or another NodeError
     for the first failure, after everything that can be reached has been stopped. A second
     KeyboardInterrupt, while it is being stopped, lets go of all nodes at once.
     """
-    run = _Run(session, plan, run_id, observer, log, outcome)
+    run = _Run(session, plan, run_id, observer, log, outcome, traces)
     observer.run_started(plan)
     try:
         run.start()
@@ -95,6 +99,7 @@ class _Run:
         observer: RunObserver,
         log: LogSink,
         outcome: Outcome,
+        traces: Traces | None,
     ) -> None:
         self._session = session
         self._plan = plan
@@ -113,6 +118,7 @@ class _Run:
         self._counts: dict[int, int] = defaultdict(int)
         self._watch = StallWatch(plan)
         self._logs = Logs(log, outcome)
+        self._traces = traces
         self._phases: dict[tuple[str, int], int] = defaultdict(int)
         self._last_phase: dict[tuple[str, int], str] = {}
         self._next_look = 0.0
@@ -235,6 +241,8 @@ class _Run:
             self._take_ready(what.index)
         elif isinstance(message, StepTimes):
             self._keep_steps(node, what.index, message)
+        elif isinstance(message, TracePiece):
+            self._take_trace(node, what.index, message)
         elif isinstance(message, TRAINING_MESSAGES):
             self._take_training(node, what.index, cleaned(message))
         elif isinstance(message, Finished):
@@ -281,6 +289,16 @@ class _Run:
         self._counts[worker] += len(times.seconds)
         self._watch.steps(worker, self._counts[worker], max(times.seconds))
         self._observer.steps(worker, times.first_step, times)
+
+    def _take_trace(self, node: int, worker: int, piece: TracePiece) -> None:
+        where = self._plan.nodes[node]
+        problem = "that nobody has asked for"
+        if self._traces is not None and self._plan.job.profile_steps:
+            problem = self._traces.take(worker, where.alias, piece)
+        if problem:
+            error = f"worker {worker} sent a piece of a trace {problem}"
+            self._fail(COMPLAINT, ProtocolError(where.label, error))
+        self._watch.phase(worker, "sending the trace")
 
     def _take_training(self, node: int, worker: int, message: Any) -> None:
         if problem := senseless(message, self._plan.job, worker):

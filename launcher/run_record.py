@@ -21,12 +21,14 @@ class Context:
     """What a run needs to know that is not in its plan.
 
     argv: the command line, for run.json.  sweep_id, repeat: its place in a scaling study.
+    profile_dir: where the workers' traces go, if the plan asks for any.
     """
 
     logs_dir: Path
     argv: Sequence[str]
     sweep_id: str = ""
     repeat: int = 0
+    profile_dir: Path | None = None
 
 
 def facts(run_id: str, start: datetime, plan: RunPlan, context: Context) -> dict[str, object]:
@@ -67,6 +69,7 @@ def results(outcome: Outcome) -> dict[str, object]:
         "seconds_reachability": _rounded(outcome.reachability_seconds),
         "seconds_to_first_step": _rounded(outcome.first_step_seconds),
         "steps_by_phase": Counter(record.phase for record in outcome.records),
+        "traces": {str(worker): str(path) for worker, path in outcome.traces.items()},
         "problems": outcome.problems,
     }
 

@@ -18,7 +18,7 @@ _MOST_UPDATES = 1 << 40
 TOLD_AGAIN = ("copying the data", "validating", "testing")
 _LONG_PHASES = {
     *("starting", "importing TensorFlow", "building the model", "first step"),
-    *("reading the data", "restoring", "saving"),
+    *("reading the data", "restoring", "saving", "profiling"),
     *TOLD_AGAIN,
 }
 

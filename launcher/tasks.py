@@ -10,6 +10,8 @@ from launcher.nodes import Node
 from perftest.protocol import PARAMETER_SERVER, WORKER, Data, Hello, Job, Optimizer, Place, Training
 
 DEFAULT_FIRST_PORT = 2222
+# Traced with --profile: enough to see what repeats, few enough for a trace of some megabytes.
+PROFILE_STEPS = 5
 
 SINGLE = "single"
 PARAMETER_SERVER_STRATEGY = "parameter_server"
@@ -53,6 +55,7 @@ class Options:
     precision: str = "fp32"
     xla: str = "auto"
     onednn: bool = True
+    profile_steps: int = 0
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     training: Training | None = None

@@ -26,6 +26,7 @@ from perftest.protocol import (
     Ready,
     Start,
     StepTimes,
+    TracePiece,
     Versions,
 )
 
@@ -68,6 +69,7 @@ MESSAGES = [
     Heartbeat(),
     FromTask("r1", "worker", 3, StepTimes(0, True, (0.5, 0.25), (0.4, None), (2.3, None), (1, 2))),
     FromTask("r1", "worker", 3, Finished(10, None, "CPU")),
+    FromTask("r1", "worker", 3, TracePiece("AAEC", True)),
     Exited("r1", "ps", 0, None, 9, ("last line",)),
 ]
 

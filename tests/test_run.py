@@ -52,6 +52,7 @@ from perftest.protocol import (
     Start,
     StepTimes,
     Stop,
+    TracePiece,
 )
 
 NODES = [Node(f"host{i}", f"node{i}", f"nodes, line {i + 1}") for i in range(2)]
@@ -437,6 +438,7 @@ def test_an_agent_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch)
         (steps(0, 1, True), "were not asked for"),
         (StepTimes(0, False, (0.0,), (None,), (1.0,), (1,)), "took no time"),
         (StepTimes(0, False, (), (), (), ()), "took no time"),
+        (TracePiece("AAEC", True), "sent a piece of a trace that nobody has asked for"),
         (StepTimes(0, False, (1.0, 1.0), (1.0,), (1.0,), (1,)), "do not follow on each other"),
         (Finished(1, None, "CPU"), "has finished after 0 steps of 3"),
     ],

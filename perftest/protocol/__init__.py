@@ -11,6 +11,7 @@ Needs the standard library alone, because it runs on the operator's machine and 
     `clean`: FindLeftovers, Clean -> Leftovers, Cleaned
     agent    -> task      Assignment, then Go            (the task's standard input)
     task     -> agent     Phase · Ready · StepTimes · Finished · Failed     (a private descriptor)
+                          TracePiece
                           Staged · TrainingStarts · Progress · Evaluated · Saved · RocCurve
 
 A line is `{"type": "step_times", ...}`. What is decoded is checked against the annotations, so
@@ -79,12 +80,15 @@ from perftest.protocol.runs import Paused as Paused
 from perftest.protocol.runs import RunEnded as RunEnded
 from perftest.protocol.runs import Start as Start
 from perftest.protocol.runs import Stop as Stop
+from perftest.protocol.tasks import MOST_TRACE_BYTES as MOST_TRACE_BYTES
+from perftest.protocol.tasks import TRACE_PIECE_BYTES as TRACE_PIECE_BYTES
 from perftest.protocol.tasks import Failed as Failed
 from perftest.protocol.tasks import Finished as Finished
 from perftest.protocol.tasks import Phase as Phase
 from perftest.protocol.tasks import Ready as Ready
 from perftest.protocol.tasks import StepTimes as StepTimes
 from perftest.protocol.tasks import TaskMessage as TaskMessage
+from perftest.protocol.tasks import TracePiece as TracePiece
 from perftest.protocol.training import SYNTHETIC as SYNTHETIC
 from perftest.protocol.training import TEST as TEST
 from perftest.protocol.training import TRAIN as TRAIN
@@ -124,7 +128,7 @@ _CODEC = records.Codec(
             *(Greet, Start, Go, Finish, Heartbeat, Stop),
             *(Hello, FromTask, Exited, Paused, Log, RunEnded, AgentFailed),
             *(Listen, Listening, Probe, Probed, EndProbe),
-            *(Phase, Ready, StepTimes, Finished, Failed, Assignment),
+            *(Phase, Ready, StepTimes, Finished, Failed, Assignment, TracePiece),
             *(ClockQuery, ClockReading, Inspect, Inspection),
             *(CountParameters, ParameterCount, ErrandFailed),
             *(FindLeftovers, Leftovers, Clean, Cleaned),

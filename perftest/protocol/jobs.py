@@ -26,6 +26,7 @@ class Job:
     batch_size: images per worker and step.  aggregate: how many workers' gradients make an update
     (the number of workers less the backup workers).  steps are counted per worker.
     communication: auto, ring or nccl, how all_reduce adds up gradients.
+    profile_steps: how many steps after the measured ones are traced.
     precision: fp32, tf32, fp16 or bf16.  xla: compile the pure step.  onednn: use its kernels.
     image_shape: height, width, channels, where they are not the model's own (empty: they are).
     training: None for a measurement.  *_threads: of TensorFlow's pools (0: what it chooses).
@@ -52,6 +53,7 @@ class Job:
     inter_op_threads: int = 0
     xla: bool = False
     onednn: bool = True
+    profile_steps: int = 0
 
 
 @record(frozen=True)

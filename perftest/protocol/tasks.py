@@ -66,12 +66,31 @@ class Failed:
     error: str
 
 
+# A trace that is larger is not sent home; and how much of it one message has.
+MOST_TRACE_BYTES = 64 << 20
+TRACE_PIECE_BYTES = 96 << 10
+
+
+@record(frozen=True)
+class TracePiece:
+    """A piece of a worker's trace (an XSpace of TensorFlow's profiler), in order, as base64.
+
+    All pieces but the last have TRACE_PIECE_BYTES.  problem: why there is no trace, in a last piece
+    that is empty.
+    """
+
+    data: str
+    last: bool
+    problem: str = ""
+
+
 TaskMessage = (
     Phase
     | Ready
     | StepTimes
     | Finished
     | Failed
+    | TracePiece
     | Staged
     | TrainingStarts
     | Progress

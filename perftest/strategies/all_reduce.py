@@ -19,6 +19,7 @@ import tensorflow as tf
 from perftest import training
 from perftest.inputs import Input
 from perftest.measure import StepResult
+from perftest.profiling import profile
 from perftest.protocol import WORKER, Assignment, Finished, Job
 from perftest.strategies.single import Single
 from perftest.task import AgentLink
@@ -51,7 +52,9 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     train(job, link, engine.step)
     parameters = sum(p.shape.num_elements() for p in engine.parameters)
     norm = engine.norm() if place.index == 0 else None
-    link.finished(Finished(parameters, norm, device, engine.skipped()))
+    done = Finished(parameters, norm, device, engine.skipped())
+    profile(job, link, engine.step)
+    link.finished(done)
     # Until the agent ends this process: whoever leaves first would fail the others' last step.
     link.wait_for_the_end()
 

@@ -26,6 +26,7 @@ from perftest.inputs import Input, on_host
 from perftest.keeper import Keeper, evaluate, values_like
 from perftest.loss_scale import all_finite, kept_if
 from perftest.measure import StepResult
+from perftest.profiling import profile
 from perftest.protocol import Assignment, Finished, Job
 from perftest.serving import start_server
 from perftest.shared import shapes_of
@@ -116,7 +117,9 @@ class _Worker:
         count = sum(math.prod(shape.shape) for shape in self._layout.parameters)
         norm = self._small.norm() if self.is_chief else None
         skipped = self._small.skipped() if self.is_chief else 0
-        self.link.finished(Finished(count, norm, device_name(self._place), skipped))
+        done = Finished(count, norm, device_name(self._place), skipped)
+        profile(self.job, self.link, self._train_step)
+        self.link.finished(done)
 
     # What the loops ask of a strategy.
 

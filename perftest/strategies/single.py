@@ -13,6 +13,7 @@ from perftest.course import Course, steps_per_epoch
 from perftest.inputs import Input
 from perftest.keeper import Keeper, evaluate, values_like
 from perftest.measure import StepResult
+from perftest.profiling import profile
 from perftest.protocol import WORKER, Assignment, Finished, Job
 from perftest.task import AgentLink
 from perftest.worker import check_device, device_name, measure_input, train
@@ -46,14 +47,14 @@ def run(assignment: Assignment, link: AgentLink) -> None:
         if batches.fixed is None:
             batches.start(device)
         train(job, link, engine.step)
-    link.finished(
-        Finished(
-            parameters=sum(p.shape.num_elements() for p in engine.parameters),
-            parameter_norm=engine.norm(),
-            device=device,
-            skipped_updates=engine.skipped(),
-        )
+    done = Finished(
+        parameters=sum(p.shape.num_elements() for p in engine.parameters),
+        parameter_norm=engine.norm(),
+        device=device,
+        skipped_updates=engine.skipped(),
     )
+    profile(job, link, engine.step)
+    link.finished(done)
 
 
 class Single:
