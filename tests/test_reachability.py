@@ -286,4 +286,4 @@ def test_latency_and_bandwidth_of_a_link_are_those_that_it_has(hosts: NamespaceH
     assert 0 < free.latency_seconds < 0.05
     assert free.bytes_per_second > 4 * 100e6 / 8
     assert shaped.bytes_per_second == pytest.approx(100e6 / 8, rel=0.25)
-    assert seconds < 3.0, "a slow link is measured for a second, not until all is through"
+    assert seconds < 8.0, "a slow link is measured for a second, and not for the 21 that all takes"
