@@ -114,13 +114,14 @@ def answer(link: socket, secret: str, clock: Clock) -> Talk:
             yield from _send(link, _PING)
         elif order == _TRANSFER:
             (size,) = _SIZE.unpack((yield from _receive(link, _SIZE.size)))
-            yield from _take(link, min(size, MOST_TRANSFER_BYTES), clock)
+            if not (yield from _take(link, min(size, MOST_TRANSFER_BYTES), clock)):
+                yield from _drain(link)
         else:
             return
 
 
-def _take(link: socket, size: int, clock: Clock) -> Talk:
-    """Take a transfer, and say what came in which time."""
+def _take(link: socket, size: int, clock: Clock) -> Generator[int, None, bool]:
+    """Take a transfer, and say what came in which time; returns whether all came."""
     buffer = bytearray(min(size, len(_PIECE)))
     came = first = 0
     began = now = clock()
@@ -134,6 +135,16 @@ def _take(link: socket, size: int, clock: Clock) -> Talk:
             first, began = count, now
         came += count
     yield from _send(link, _REPORT.pack(came, first, round((now - began) * 1e9)))
+    return came == size
+
+
+def _drain(link: socket) -> Talk:
+    """Take what is still on its way until the caller hangs up. Hanging up first would reset the
+    connection, and the caller might see that before the report."""
+    while True:
+        yield EVENT_READ
+        if not link.recv(len(_PIECE)):
+            return
 
 
 def _send(link: socket, data: bytes) -> Talk:

@@ -51,7 +51,7 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=None if ignoring is None else lambda: _ignore(ignoring),
+            preexec_fn=lambda: _heed_all_but(ignoring),
         )
         self.said = ""
 
@@ -86,9 +86,11 @@ class Running:
         return self.process.returncode
 
 
-def _ignore(number: signal.Signals) -> None:
-    """As nohup does before it starts a command."""
-    signal.signal(number, signal.SIG_IGN)
+def _heed_all_but(ignored: signal.Signals | None) -> None:
+    """Signals as a terminal's shell leaves them, whatever the tests themselves were started by: a
+    script's `&` and nohup have some ignored, and children inherit that. One may be ignored."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN if number == ignored else signal.SIG_DFL)
 
 
 def tasks_here(marker: str) -> list[int]:
