@@ -8,8 +8,8 @@ from launcher.ceiling import Ceiling, ceiling, shares
 from launcher.checked import FAILURE, Checked, Finding, worst
 from launcher.findings import find
 from launcher.findings_network import PORTS_NOTE
-from launcher.placement import workers_of_nodes
-from launcher.tasks import OVER_THE_NETWORK, PARAMETER_SERVER_STRATEGY
+from launcher.placement import adds_up, workers_of_nodes
+from launcher.tasks import GRADIENT_BYTES, OVER_THE_NETWORK, PARAMETER_SERVER_STRATEGY
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,19 @@ def network_ceiling(checked: Checked) -> Ceiling | None:
         return None
     nodes = len(checked.nodes)
     servers = asked.parameter_servers or nodes
-    parts = shares(
-        sizes, [index % nodes for index in range(servers)], workers_of_nodes(asked, nodes)
-    )
+    workers = workers_of_nodes(asked, nodes)
+    of_nodes = [index % nodes for index in range(servers)]
+    parts = shares(sizes, of_nodes, workers, adds_up(asked, workers))
     speeds = {
         (link.source, link.target): link.bytes_per_second
         for link in checked.links
         if link.bytes_per_second
     }
-    return ceiling(parts, servers, asked.batch_size, asked.backup_workers, speeds)
+    return ceiling(
+        parts,
+        servers,
+        asked.batch_size,
+        asked.backup_workers,
+        speeds,
+        GRADIENT_BYTES[asked.gradient_dtype],
+    )

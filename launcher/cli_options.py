@@ -15,6 +15,7 @@ from launcher.compute_options import OPTIONS as COMPUTE_OPTIONS
 from launcher.compute_options import make_computing
 from launcher.data_options import OPTIONS as DATA_OPTIONS
 from launcher.data_options import make_data, make_strategy
+from launcher.exchange_options import OPTIONS as EXCHANGE_OPTIONS
 from launcher.tasks import DEFAULT_FIRST_PORT, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,6 +135,8 @@ sweep_options = _together(
     ),
 )
 
+exchange_options = _together(*EXCHANGE_OPTIONS)
+
 training_options = _together(
     click.option(
         "-g",
@@ -170,6 +173,7 @@ training_options = _together(
         metavar="N",
         help="Parameter servers. [default: one a node]",
     ),
+    *EXCHANGE_OPTIONS,
     click.option(
         "--backup-workers",
         type=_COUNT_OR_NONE,
@@ -273,6 +277,8 @@ def make_options(model: str, batch_size: int, values: dict[str, Any]) -> Options
         learning_rate=values["learning_rate"],
         seed=values["seed"],
         stall_seconds=values["stall_timeout"],
+        aggregation=values["aggregate"],
+        gradient_dtype=values["gradient_dtype"],
         data=make_data(values),
         binding=make_binding(values),
         **make_computing(values),

@@ -23,7 +23,7 @@ from launcher.compute_options import make_computing
 from launcher.data_options import absolute
 from launcher.errors import UsageError
 from launcher.plan import check_options, make_plan
-from launcher.tasks import DEFAULT_FIRST_PORT, Options
+from launcher.tasks import AUTO, DEFAULT_FIRST_PORT, Options
 from launcher.terminal import console
 from launcher.training.config import ConfigError, TrainConfig, parse
 from launcher.training.view import TrainingDisplay
@@ -85,6 +85,7 @@ def _folders(function: Callable[..., Any]) -> Callable[..., Any]:
     help="GPUs (or, without GPUs, workers) on each node.",
 )
 @click.option("--num-ps", type=click.IntRange(min=1), metavar="N", help="Parameter servers.")
+@options.exchange_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Instead of its num_epochs.")
 @click.option("--restart", is_flag=True, help="Go on from the newest checkpoint in outputpath.")
 @click.option("--dummy-data", is_flag=True, help="Train on random images, without files.")
@@ -240,6 +241,8 @@ def _asked(config: TrainConfig, values: dict[str, Any], nodes: int, gpus_per_nod
         seed=values["seed"],
         stall_seconds=values["stall_timeout"],
         binding=make_binding(values),
+        aggregation=values.get("aggregate", AUTO),
+        gradient_dtype=values.get("gradient_dtype", "fp32"),
     )
 
 

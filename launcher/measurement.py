@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from launcher.data_options import data_label, staged_from
 from launcher.errors import NodeError, ResultsError, RunTestError
 from launcher.outcome import Outcome, RunObserver
 from launcher.reachability import check_reachability
+from launcher.results.bottleneck import Bottleneck, bottleneck, pacemaker, step_parts
 from launcher.results.log import RunRow, append_row, log_path
 from launcher.results.room import check_room
 from launcher.results.run_folder import RunFolder
@@ -22,14 +23,16 @@ from launcher.results.summary import Summary, summarise
 from launcher.results.warnings import (
     RunWarning,
     in_one_cell,
+    late_workers,
     run_warnings,
     shared_processors,
     skipped_updates,
 )
 from launcher.run import execute
 from launcher.run_record import Context, facts, results
+from launcher.servers import in_json, machine_load
 from launcher.session import Session
-from launcher.tasks import RunPlan
+from launcher.tasks import ON_NODE, RunPlan
 from launcher.traces import Traces
 
 
@@ -43,6 +46,7 @@ class Measurement:
     log: Path
     folder: RunFolder
     outcome: Outcome
+    bottleneck: Bottleneck | None
 
 
 def measure(
@@ -68,15 +72,16 @@ def measure(
         with _traces(context, run_id, outcome) as traces:
             execute(session, plan, run_id, observer, folder.write_log, outcome, traces)
         summary, warnings = _figures(plan, outcome, folder)
+        bottleneck, parts = _parts(plan, outcome)
     except BaseException as error:
         if isinstance(error, NodeError):
             error.mend = error.mend.replace("the folder of the run", str(folder.path))
         _keep_failure(folder, outcome, record, error)
         raise
-    row = _row(run_id, start, plan, context, summary, warnings)
-    measurement = Measurement(row, summary, warnings, log, folder, outcome)
+    row = _row(run_id, start, plan, context, summary, warnings, bottleneck)
+    measurement = Measurement(row, summary, warnings, log, folder, outcome, bottleneck)
     try:
-        _keep(measurement, record)
+        _keep(measurement, {**record, **in_json(plan, outcome.servers), **parts})
     except ResultsError as error:
         _keep_failure(folder, outcome, record, error)
         error.message += f" (the run gave {row.images_per_sec:.1f} images/sec)"
@@ -157,6 +162,20 @@ def _figures(
     )
 
 
+def _parts(plan: RunPlan, outcome: Outcome) -> tuple[Bottleneck | None, dict[str, object]]:
+    """What holds the run up, and the parts of a step that say so; nothing where none are known."""
+    steps = frame(outcome.records)
+    pace, parts = pacemaker(steps), step_parts(steps)
+    if pace is None or parts is None:
+        return None, {}
+    late = late_workers(steps, sync=plan.job.synchronous)
+    busy = dict(parts["cpu"] / parts["seconds"])
+    load = machine_load(plan, outcome.servers, pace.worker, busy)
+    found = bottleneck(pace, late, load)
+    by_worker = {str(worker): row for worker, row in parts.round(6).to_dict("index").items()}
+    return found, {"bottleneck": asdict(found), "step_parts": by_worker}
+
+
 def _processors(plan: RunPlan) -> int:
     """How many different processors the workers are pinned to."""
     return len({(plan.hellos[w.node].machine, cpu) for w in plan.workers for cpu in w.place.cpus})
@@ -169,6 +188,7 @@ def _row(
     context: Context,
     summary: Summary,
     warnings: tuple[RunWarning, ...],
+    bottleneck: Bottleneck | None,
 ) -> RunRow:
     job = plan.job
     versions = plan.hellos[0].versions
@@ -201,6 +221,9 @@ def _row(
         onednn=ON_OR_OFF[job.onednn],
         intra_op_threads=job.intra_op_threads,
         inter_op_threads=job.inter_op_threads,
+        aggregate=ON_NODE if job.adders else "",
+        gradient_dtype=job.gradient_dtype if job.gradient_dtype != "fp32" else "",
+        bottleneck=bottleneck.kind if bottleneck is not None else "",
         tensorflow=versions.tensorflow,
         keras=versions.keras,
         python=versions.python,

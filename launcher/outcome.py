@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from launcher.errors import ResultsError
 from launcher.results.steps import StepRecord
+from launcher.servers import Servers
 from launcher.tasks import RunPlan
 from perftest.protocol import Finished, Log, Staged, StepTimes
 
@@ -65,6 +66,7 @@ class Outcome:
     first_step_seconds: float | None = None
     staged: dict[int, Staged] = field(default_factory=dict)
     traces: dict[int, Path] = field(default_factory=dict)
+    servers: Servers = field(default_factory=Servers)
 
 
 class Logs:
@@ -90,9 +92,17 @@ class Logs:
                 self._outcome.problems.append(str(error))
 
 
+_PARTS = (
+    *("compute_seconds", "pull_seconds", "push_seconds", "wait_seconds"),
+    "cpu_seconds",
+)
+
+
 def step_records(worker: int, alias: str, times: StepTimes) -> list[StepRecord]:
     """One record for each step that a worker on that node has made."""
-    lists = (times.seconds, times.compute_seconds, times.losses, times.global_steps)
+    unknown = (None,) * len(times.seconds)
+    parts = zip(*(getattr(times, name) or unknown for name in _PARTS), strict=True)
+    lists = (times.seconds, times.losses, times.global_steps, parts)
     return [
         StepRecord(
             worker=worker,
@@ -100,9 +110,13 @@ def step_records(worker: int, alias: str, times: StepTimes) -> list[StepRecord]:
             step=times.first_step + i,
             phase="measured" if times.measured else "warmup",
             seconds=seconds,
-            compute_seconds=math.nan if compute is None else compute,
-            loss=math.nan if loss is None else loss,
+            loss=_number(loss),
             global_step=global_step,
+            **dict(zip(_PARTS, map(_number, own), strict=True)),
         )
-        for i, (seconds, compute, loss, global_step) in enumerate(zip(*lists, strict=True))
+        for i, (seconds, loss, global_step, own) in enumerate(zip(*lists, strict=True))
     ]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher.binding import environment, is_bound, share_out, threads
 from launcher.errors import PlanError
 from launcher.nodes import Node
-from launcher.tasks import PARAMETER_SERVER_STRATEGY, Options, PlannedTask
+from launcher.tasks import NOWHERE, ON_NODE, PARAMETER_SERVER_STRATEGY, Options, PlannedTask
 from perftest.protocol import PARAMETER_SERVER, WORKER, Gpu, Hello, Place
 
 # Parameter servers from the first port, workers from the eighth after it: 2222 and 2230.
@@ -79,6 +79,35 @@ def place_servers(options: Options, nodes: Sequence[Node], ports: Ports) -> tupl
             address=ports.address(index % len(nodes), PARAMETER_SERVER),
         )
         for index in range(count)
+    )
+
+
+def place_adders(options: Options, workers: Sequence[PlannedTask]) -> tuple[int, ...]:
+    """For each worker the one that adds up the gradients of its node: the first there. None where
+    every worker's gradients travel by themselves.
+    """
+    first: dict[int, int] = {}
+    adders = tuple(first.setdefault(task.node, task.place.index) for task in workers)
+    return adders if adds_up(options, list(Counter(adders).values())) else ()
+
+
+def adds_up(options: Options, workers: Sequence[int]) -> bool:
+    """Whether nodes with so many workers add up their gradients before they travel.
+
+    Where it is left to us: if some node has two workers or more, and there are several nodes, so
+    that anything is saved.
+    """
+    if options.aggregation == NOWHERE or not may_aggregate(options) or max(workers) < 2:
+        return False
+    return options.aggregation == ON_NODE or sum(count > 0 for count in workers) > 1
+
+
+def may_aggregate(options: Options) -> bool:
+    """Whether an update takes the gradients of all workers, so that sums of some will do."""
+    return (
+        options.strategy == PARAMETER_SERVER_STRATEGY
+        and options.synchronous
+        and not options.backup_workers
     )
 
 

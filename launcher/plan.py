@@ -13,6 +13,8 @@ from launcher.placement import (
     WORKER_PORT_OFFSET,
     Ports,
     bind_workers,
+    may_aggregate,
+    place_adders,
     place_servers,
     place_workers,
     usable_gpus,
@@ -20,7 +22,9 @@ from launcher.placement import (
 )
 from launcher.tasks import (
     ALL_REDUCE,
+    AUTO,
     INPUT_ONLY,
+    ON_NODE,
     PARAMETER_SERVER_STRATEGY,
     SINGLE,
     Options,
@@ -38,23 +42,7 @@ def check_options(options: Options, nodes: int) -> None:
             f"--strategy single is one process, not {asked}",
             "-n 1 -g 1, or another --strategy",
         )
-    if options.strategy != PARAMETER_SERVER_STRATEGY:
-        given = {
-            "--async": not options.synchronous,
-            "--num-ps": options.parameter_servers is not None,
-            "--backup-workers": options.backup_workers > 0,
-        }
-        for option, is_given in given.items():
-            if is_given:
-                raise PlanError(
-                    f"{option} has no meaning with {_how(options.strategy)}",
-                    f"leave out {option}, or --strategy parameter_server",
-                )
-    if options.strategy != ALL_REDUCE and options.communication != "auto":
-        raise PlanError(
-            f"--communication has no meaning with {_how(options.strategy)}",
-            "leave out --communication, or --strategy all_reduce",
-        )
+    _check_strategy(options)
     if options.backup_workers >= workers:
         raise PlanError(
             f"--backup-workers {options.backup_workers} leaves none of {workers} to wait for",
@@ -73,6 +61,36 @@ def check_options(options: Options, nodes: int) -> None:
         raise PlanError(f"--learning-rate {options.learning_rate} is not a number", "0.01")
     if options.backup_workers and not options.synchronous:
         raise PlanError("--backup-workers has no meaning with --async", "leave out one of the two")
+    if options.aggregation == ON_NODE and not may_aggregate(options):
+        other = "--backup-workers" if options.backup_workers else "--async"
+        raise PlanError(
+            f"--aggregate node has no meaning with {other}, where every worker's gradients count "
+            "by themselves",
+            "leave out one of the two",
+        )
+
+
+def _check_strategy(options: Options) -> None:
+    """Raises PlanError for options that mean nothing to the strategy."""
+    if options.strategy != PARAMETER_SERVER_STRATEGY:
+        given = {
+            "--async": not options.synchronous,
+            "--num-ps": options.parameter_servers is not None,
+            "--backup-workers": options.backup_workers > 0,
+            "--aggregate": options.aggregation != AUTO,
+            "--gradient-dtype": options.gradient_dtype != "fp32",
+        }
+        for option, is_given in given.items():
+            if is_given:
+                raise PlanError(
+                    f"{option} has no meaning with {_how(options.strategy)}",
+                    f"leave out {option}, or --strategy parameter_server",
+                )
+    if options.strategy != ALL_REDUCE and options.communication != "auto":
+        raise PlanError(
+            f"--communication has no meaning with {_how(options.strategy)}",
+            "leave out --communication, or --strategy all_reduce",
+        )
 
 
 def _how(strategy: str) -> str:
@@ -131,6 +149,8 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         xla=uses_xla(options, device),
         onednn=options.onednn,
         profile_steps=options.profile_steps,
+        adders=place_adders(options, workers),
+        gradient_dtype=options.gradient_dtype,
     )
     return RunPlan(
         nodes=tuple(nodes[:used]),

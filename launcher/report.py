@@ -41,6 +41,8 @@ def print_measurement(console: Console, measurement: Measurement, plot: Path | N
     table.add_column(overflow="fold")
     for name, value in _rows(row):
         table.add_row(name, escape(value))
+    if measurement.bottleneck is not None:
+        table.add_row("held up by", escape(str(measurement.bottleneck)))
     console.print(table)
     for warning in measurement.warnings:
         console.print(f"[yellow]note:[/] {escape(str(warning))}", highlight=False)
@@ -94,6 +96,11 @@ def _strategy(row: RunRow) -> str:
     text += f", {row.parameter_servers} parameter server{'s' * (row.parameter_servers != 1)}"
     if row.backup_workers:
         text += f", {row.backup_workers} backup worker{'s' * (row.backup_workers != 1)}"
+    from launcher.results.points import fact_in_words  # it brings pandas along
+
+    for name in ("aggregate", "gradient_dtype"):
+        if fact := getattr(row, name):
+            text += f", {fact_in_words(name, fact)}"
     return text
 
 
@@ -119,10 +126,12 @@ def _seconds(value: float) -> str:
 def measurement_json(measurement: Measurement, plot: Path | None) -> str:
     """A finished run for programs. What is not a number becomes null."""
     row = {key: _json_value(value) for key, value in asdict(measurement.row).items()}
+    held_up_by = measurement.bottleneck
     return json.dumps(
         {
             **row,
             "warnings": [asdict(warning) for warning in measurement.warnings],
+            "held_up_by": None if held_up_by is None else asdict(held_up_by),
             "problems": measurement.outcome.problems,
             "traces": [str(path) for path in measurement.outcome.traces.values()],
             "log": str(measurement.log),

@@ -43,6 +43,8 @@ from perftest.protocol import (
     Progress,
     Ready,
     RunEnded,
+    ServerLoad,
+    ServersHold,
     Staged,
     Start,
     StepTimes,
@@ -122,6 +124,7 @@ class _Run:
         self._phases: dict[tuple[str, int], int] = defaultdict(int)
         self._last_phase: dict[tuple[str, int], str] = {}
         self._next_look = 0.0
+        self._is_measuring = False
 
     def start(self) -> None:
         """Start all tasks on all nodes."""
@@ -234,6 +237,8 @@ class _Run:
         elif isinstance(message, Failed):
             where = self._plan.nodes[node]
             self._fail(*complained(self._plan, where, what.role, what.index, message.error))
+        elif isinstance(message, ServersHold | ServerLoad):
+            self._take_news(node, what.role, what.index, message)
         elif what.role != WORKER:
             error = f"{what.role} {what.index} trains"
             self._fail(COMPLAINT, ProtocolError(self._label(node), error))
@@ -247,6 +252,12 @@ class _Run:
             self._take_training(node, what.index, cleaned(message))
         elif isinstance(message, Finished):
             self._keep_finished(node, what.index, message)
+
+    def _take_news(self, node: int, role: str, index: int, message: Any) -> None:
+        busy = self._is_measuring and not self._outcome.finished
+        if problem := self._outcome.servers.take(message, role, index, self._plan, busy):
+            error = ProtocolError(self._label(node), f"{role} {index} {problem}")
+            self._fail(COMPLAINT, error)
 
     def _keep_phase(self, role: str, index: int, phase: Phase) -> None:
         name = printable(phase.name, 60)
@@ -286,6 +297,7 @@ class _Run:
         if self._outcome.first_step_seconds is None:
             self._outcome.first_step_seconds = time.monotonic() - self._started
         self._outcome.records += step_records(worker, self._plan.nodes[node].alias, times)
+        self._is_measuring |= times.measured
         self._counts[worker] += len(times.seconds)
         self._watch.steps(worker, self._counts[worker], max(times.seconds))
         self._observer.steps(worker, times.first_step, times)

@@ -90,7 +90,8 @@ class StallWatch:
 
 def what_is_wrong(times: StepTimes, made: int, job: Job) -> str:
     """What of these steps no honest worker would send that has made `made` so far; or nothing."""
-    lists = (times.seconds, times.compute_seconds, times.losses, times.global_steps)
+    lists = [times.seconds, times.compute_seconds, times.losses, times.global_steps]
+    lists += [each for each in _parts(times) if each]
     end = times.first_step + len(times.seconds)
     if len({len(each) for each in lists}) != 1 or times.first_step != made:
         return "do not follow on each other"
@@ -106,9 +107,15 @@ def what_is_wrong(times: StepTimes, made: int, job: Job) -> str:
 
 def _are_possible(times: StepTimes) -> bool:
     """Whether these are numbers that can be computed with: sums of them must stay finite."""
-    known = [seconds for seconds in times.compute_seconds if seconds is not None]
+    parts = (times.compute_seconds, *_parts(times))
+    known = [seconds for part in parts for seconds in part if seconds is not None]
     return (
         max(times.seconds) <= _LONGEST_STEP_SECONDS
         and all(0 <= seconds <= _LONGEST_STEP_SECONDS for seconds in known)
         and all(0 <= update <= _MOST_UPDATES for update in times.global_steps)
     )
+
+
+def _parts(times: StepTimes) -> tuple[tuple[float | None, ...], ...]:
+    """Lists that not every strategy has."""
+    return times.pull_seconds, times.push_seconds, times.wait_seconds, times.cpu_seconds

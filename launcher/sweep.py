@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from launcher.errors import NodeError, ResultsError, RunTestError, UsageError
 from launcher.nodes import Node
 from launcher.plan import check_options, make_plan
-from launcher.tasks import INPUT_ONLY, PARAMETER_SERVER_STRATEGY, SINGLE, Options, RunPlan
+from launcher.tasks import AUTO, INPUT_ONLY, PARAMETER_SERVER_STRATEGY, SINGLE, Options, RunPlan
 from perftest.protocol import Hello
 
 MOST_GPUS = 65536
@@ -75,7 +75,8 @@ class Sweep:
         asked = replace(asked, strategy=self.baseline, backup_workers=0)
         if self.baseline == PARAMETER_SERVER_STRATEGY:
             return asked
-        return replace(asked, synchronous=True, parameter_servers=None)
+        alone = replace(asked, synchronous=True, parameter_servers=None)
+        return replace(alone, aggregation=AUTO, gradient_dtype="fp32")
 
 
 @dataclass(frozen=True)

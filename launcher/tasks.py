@@ -16,6 +16,10 @@ PROFILE_STEPS = 5
 SINGLE = "single"
 PARAMETER_SERVER_STRATEGY = "parameter_server"
 ALL_REDUCE = "all_reduce"
+# Where gradients are added up before they go to the parameter servers.
+AUTO, ON_NODE, NOWHERE = "auto", "node", "none"
+# What a number of them takes on its way there.
+GRADIENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 # What --input-only asks for; no choice of --strategy.
 INPUT_ONLY = "input_only"
 # Whose tasks listen, and call each other.
@@ -27,6 +31,7 @@ class Options:
     """What a person asked for. batch_size: images per GPU (per worker) and step.
 
     parameter_servers: how many, or None for one a node.  device: auto, cpu or gpu.
+    aggregation: node, none, or auto for what is right (plan.py decides).
     workers: how many at most, one node filled before the next is taken; None for all that fit.
     stall_seconds: how long a run may go without any worker making a step or going on to another
     phase.  xla: on, off or auto.
@@ -62,6 +67,8 @@ class Options:
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     binding: Binding = field(default_factory=Binding)
+    aggregation: str = AUTO
+    gradient_dtype: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NoReturn
 
 import tensorflow as tf
 
-from perftest.protocol import Assignment
+from perftest.protocol import Assignment, ServerLoad
 from perftest.task import AgentLink
 
 v1 = tf.compat.v1
+
+_REPORT_SECONDS = 0.5
 
 
 def serve(assignment: Assignment, link: AgentLink) -> NoReturn:
     """Hold parameters until the agent ends this process."""
     start_server(assignment)
     link.phase("serving parameters")
-    link.wait_for_the_end()
+    _tell_load(link)
+
+
+def _tell_load(link: AgentLink) -> NoReturn:
+    """Say again and again what processor time went by, for as long as this process lives."""
+    at, used = time.monotonic(), time.process_time()
+    while True:
+        time.sleep(_REPORT_SECONDS)
+        before, used_before = at, used
+        at, used = time.monotonic(), time.process_time()
+        link.tell(ServerLoad(used - used_before, at - before))
 
 
 def start_server(assignment: Assignment) -> Any:

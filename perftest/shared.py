@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
 from perftest import optimizers
 from perftest.inputs import Input
-from perftest.loss_scale import LossScale, if_finite
-from perftest.protocol import Job, Place
+from perftest.loss_scale import LossScale
+from perftest.protocol import Job, Place, ServerHolds, place_variables
 from perftest.worker import device_name
 
 v1 = tf.compat.v1
@@ -32,6 +31,11 @@ class Shape:
     dtype: Any
     device: str
 
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, and on the wire."""
+        return int(tf.TensorShape(self.shape).num_elements() * self.dtype.size)
+
     def variable(self, initial: Any = None) -> Any:
         """The variable in the current graph."""
         with v1.device(self.device):
@@ -45,6 +49,10 @@ class Shape:
             )
 
 
+# A parameter as the servers have it: whole, or cut into pieces between its rows.
+Pieces = tuple[Shape, ...]
+
+
 @dataclass(frozen=True)
 class Layout:
     """Every variable of a training, and where it lives.
@@ -54,11 +62,12 @@ class Layout:
     training that it goes on from; released, the step up to which worker 0 lets the others train;
     left, how many workers have made their last step; ready, whether all this is set.
     Where float16 needs a loss scale, there too: scale, the three variables of loss_scale.py.
-    On the worker: state, and images and labels where every step trains on the same.
+    On the worker: state, and images and labels where every step trains on the same; local_step,
+    the update that its parameters are of.
     """
 
-    parameters: list[Shape]
-    slots: dict[str, list[Shape]]
+    parameters: list[Pieces]
+    slots: dict[str, list[Pieces]]
     state: list[Shape]
     fixed: tuple[Shape, ...]
     local_step: Shape
@@ -69,20 +78,24 @@ class Layout:
     left: Shape = Shape("left", (), tf.int64, _FIRST_SERVER)
     ready: Shape = Shape("ready", (), tf.bool, _FIRST_SERVER)
 
+    @property
+    def pieces(self) -> list[Shape]:
+        """All pieces of all parameters, in their order."""
+        return [piece for pieces in self.parameters for piece in pieces]
+
 
 def layout(job: Job, place: Place, model: Any, batches: Input) -> Layout:
     """Decide where the variables of this worker's training live."""
     device, host = devices(place)
     values = [variable.value for variable in model.trainable_variables]
-    sizes = [v.shape.num_elements() * v.dtype.size for v in values]
-    servers = assign_to_servers(sizes, len(job.cluster.ps))
-    parameters = [
-        Shape(f"parameter/{i}", tuple(v.shape), v.dtype, f"/job:ps/task:{s}/device:CPU:0")
-        for i, (v, s) in enumerate(zip(values, servers, strict=True))
-    ]
+    parameters = _parameters(values, len(job.cluster.ps))
     slots = {
         name: [
-            Shape(f"slot/{name}/{i}", p.shape, p.dtype, p.device) for i, p in enumerate(parameters)
+            tuple(
+                Shape(p.name.replace("parameter/", f"slot/{name}/"), p.shape, p.dtype, p.device)
+                for p in pieces
+            )
+            for pieces in parameters
         ]
         for name in optimizers.load(job.optimizer, job.learning_rate).slots
     }
@@ -97,8 +110,7 @@ def layout(job: Job, place: Place, model: Any, batches: Input) -> Layout:
             Shape("images", images.shape, tf.float32, device),
             Shape("labels", labels.shape, tf.int64, device),
         )
-    # SyncReplicasOptimizer makes this one by itself in the graph that trains.
-    local_step = Shape("sync_rep_local_step", (), tf.int64, host)
+    local_step = Shape(f"local_step/{place.index}", (), tf.int64, host)
     return Layout(parameters, slots, state, fixed, local_step, layout_of_scale(job))
 
 
@@ -113,27 +125,54 @@ def layout_of_scale(job: Job) -> tuple[Shape, ...]:
     )
 
 
+def _parameters(values: Sequence[Any], servers: int) -> list[Pieces]:
+    """The pieces of variables of these shapes and types, on so many servers."""
+    rows = [v.shape[0] if len(v.shape) else 1 for v in values]
+    sizes = [v.shape.num_elements() * v.dtype.size for v in values]
+    measures = [(n, size // n if n else 0) for n, size in zip(rows, sizes, strict=True)]
+    found = []
+    placed = place_variables(measures, servers)
+    for i, (value, pieces) in enumerate(zip(values, placed, strict=True)):
+        names = [f"parameter/{i}"]
+        if len(pieces) > 1:
+            names = [f"parameter/{i}/piece/{k}" for k in range(len(pieces))]
+        found.append(
+            tuple(
+                Shape(
+                    name,
+                    (end - begin, *value.shape[1:]) if len(value.shape) else (),
+                    value.dtype,
+                    f"/job:ps/task:{server}/device:CPU:0",
+                )
+                for name, (server, begin, end) in zip(names, pieces, strict=True)
+            )
+        )
+    return found
+
+
+def held(layout: Layout, servers: int) -> tuple[ServerHolds, ...]:
+    """What each of the servers holds of the parameters."""
+    counts = [[0, 0, 0] for _ in range(servers)]
+    for pieces in layout.parameters:
+        for piece in pieces:
+            count = counts[int(piece.device.split("task:")[1].partition("/")[0])]
+            count[0] += 1
+            count[1] += len(pieces) > 1
+            count[2] += piece.bytes
+    return tuple(ServerHolds(*count) for count in counts)
+
+
 def devices(place: Place) -> tuple[str, str]:
     """TensorFlow's names of a worker's device and of its processor, in the cluster."""
-    task = f"/job:worker/task:{place.index}"
-    return f"{task}{device_name(place)}", f"{task}/device:CPU:0"
+    return f"/job:worker/task:{place.index}{device_name(place)}", host_of(place.index)
 
 
-def assign_to_servers(sizes: Sequence[int], servers: int) -> list[int]:
-    """The server of each variable: the largest first, each to the server that holds least so far.
-
-    sizes: bytes of each variable. Returns an index below `servers` for each, in the same order.
-    """
-    held = [0] * servers
-    chosen = [0] * len(sizes)
-    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        server = min(range(servers), key=lambda s: (held[s], s))
-        chosen[i] = server
-        held[server] += sizes[i]
-    return chosen
+def host_of(worker: int) -> str:
+    """TensorFlow's name of a worker's processor, in the cluster."""
+    return f"/job:worker/task:{worker}/device:CPU:0"
 
 
-def shapes_of(shapes: list[Shape]) -> list[Any]:
+def shapes_of(shapes: Sequence[Shape]) -> list[Any]:
     """The variables of these shapes in the current graph."""
     return [shape.variable() for shape in shapes]
 
@@ -143,48 +182,28 @@ def scale_of(layout: Layout) -> LossScale | None:
     return LossScale(*shapes_of(list(layout.scale))) if layout.scale else None
 
 
-class Updates:
-    """What SyncReplicasOptimizer asks of the optimizer that it wraps, and no more."""
+# Pieces and wholes. Values are arrays or tensors.
 
-    def __init__(
-        self, job: Job, layout: Layout, parameters: list[Any], scale: LossScale | None = None
-    ) -> None:
-        self._rule = optimizers.load(job.optimizer, job.learning_rate)
-        slots = [shapes_of(layout.slots[name]) for name in self._rule.slots]
-        self._slots = {
-            parameter.name: [each[i] for each in slots] for i, parameter in enumerate(parameters)
-        }
-        self._before = layout.updates_before.variable()
-        self._scale = scale
 
-    def apply_gradients(self, pairs: Any, global_step: Any, name: str | None = None) -> Any:
-        """The operation that updates all parameters, each on its server, and then the step."""
-        pairs = list(pairs)
-        with v1.device(global_step.device):
-            updates = self._before.read_value() + global_step.read_value()
-        if self._scale is None:
-            made = [self._apply(gradient, parameter, updates) for gradient, parameter in pairs]
-        else:
-            made = self._apply_if_finite(self._scale, pairs, updates)
-        with v1.device(global_step.device), v1.control_dependencies(made):
-            return global_step.assign_add(1).op
+def cut(values: Sequence[Any], parameters: Sequence[Pieces]) -> list[Any]:
+    """The pieces of these values, one for each piece of the parameters, in their order."""
+    found: list[Any] = []
+    for value, pieces in zip(values, parameters, strict=True):
+        if len(pieces) == 1:
+            found.append(value)
+            continue
+        begin = 0
+        for piece in pieces:
+            found.append(value[begin : begin + piece.shape[0]])
+            begin += piece.shape[0]
+    return found
 
-    def _apply(self, gradient: Any, parameter: Any, updates: Any) -> Any:
-        with v1.device(parameter.device):
-            return self._rule.apply(parameter, self._slots[parameter.name], gradient, updates)
 
-    def _apply_if_finite(self, scale: LossScale, pairs: list[Any], updates: Any) -> list[Any]:
-        """As above, and nothing is updated for gradients that float16 could not hold."""
-        finite = []
-        for gradient, parameter in pairs:
-            with v1.device(parameter.device):
-                finite.append(tf.reduce_all(tf.math.is_finite(gradient)))
-        with v1.device(_FIRST_SERVER):
-            is_finite = tf.reduce_all(finite)
-        made = []
-        for gradient, parameter in pairs:
-            apply = partial(self._apply, gradient, parameter, updates)
-            with v1.device(parameter.device):
-                made.append(if_finite(is_finite, apply))
-        with v1.device(_FIRST_SERVER):
-            return [scale.update(is_finite, made)]
+def joined(values: Sequence[Any], parameters: Sequence[Pieces], join: Any = tf.concat) -> list[Any]:
+    """The whole values that these pieces make up. join: makes one of a list, along an axis."""
+    rest = iter(values)
+    found = []
+    for pieces in parameters:
+        own = [next(rest) for _ in pieces]
+        found.append(own[0] if len(own) == 1 else join(own, 0))
+    return found

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from perftest import loss_scale, optimizers, training
 from perftest.checkpoints import Values
 from perftest.inputs import Input
 from perftest.protocol import Job
-from perftest.shared import Layout
+from perftest.shared import Layout, cut, joined
 
 v1 = tf.compat.v1
 
@@ -54,6 +55,7 @@ class SmallGraph:
         state = self._make_state(model)
         self._make_fixed(batches)
         self._set_local.append(layout.local_step.variable().initializer)
+        # Of parameters and slots the pieces, as the servers have them.
         self._variables = Values(parameters, slots, state)
         self._number = v1.placeholder(tf.int64, ())
         self._say_ready = self._ready.assign(True).op
@@ -67,18 +69,19 @@ class SmallGraph:
     # Making the variables.
 
     def _make_parameters(self, model: Any) -> list[Any]:
-        values = [variable.value for variable in model.trainable_variables]
-        pairs = zip(self._layout.parameters, values, strict=True)
-        return [shape.variable(value.initial_value) for shape, value in pairs]
+        values = [variable.value.initial_value for variable in model.trainable_variables]
+        pairs = zip(self._layout.pieces, cut(values, self._layout.parameters), strict=True)
+        return [shape.variable(value) for shape, value in pairs]
 
     def _make_slots(self, job: Job) -> dict[str, list[Any]]:
         initial = optimizers.load(job.optimizer, job.learning_rate).slots
         return {
             name: [
                 shape.variable(v1.constant_initializer(initial[name])(shape.shape, shape.dtype))
+                for shapes in parameters
                 for shape in shapes
             ]
-            for name, shapes in self._layout.slots.items()
+            for name, parameters in self._layout.slots.items()
         }
 
     def _make_scale(self) -> list[Any]:
@@ -145,7 +148,13 @@ class SmallGraph:
 
     def restore(self, values: Values) -> None:
         """Put the values of a checkpoint in place: worker 0 alone."""
-        feeds = dict(zip(self._placeholders, self._flat(values), strict=True))
+        wholes = self._layout.parameters
+        pieces = Values(
+            cut(values.parameters, wholes),
+            {name: cut(slots, wholes) for name, slots in values.slots.items()},
+            values.state,
+        )
+        feeds = dict(zip(self._placeholders, self._flat(pieces), strict=True))
         self._session.run(self._restore, feeds)
         self._session.run(self._set_updates, {self._number: values.updates})
 
@@ -165,8 +174,14 @@ class SmallGraph:
 
     def values(self) -> Values:
         """What a checkpoint holds, as it is now."""
-        parameters, slots, state, updates = self._session.run(self._read)
-        return Values(parameters, slots, state, int(updates))
+        pieces, slots, state, updates = self._session.run(self._read)
+        wholes = self._layout.parameters
+        return Values(
+            joined(pieces, wholes, np.concatenate),
+            {name: joined(own, wholes, np.concatenate) for name, own in slots.items()},
+            state,
+            int(updates),
+        )
 
     def norm(self) -> float:
         """L2 norm of all parameters together."""

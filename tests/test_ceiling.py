@@ -19,16 +19,16 @@ FAST = {(0, 1): 1e9, (1, 0): 1e9}
 
 def test_variables_are_dealt_out_as_the_strategy_deals_them() -> None:
     """The largest first, each to the emptiest: 60 | 40, then 30 to the second, 20 to the first."""
-    assert shares((30, 60, 20, 40), (0, 1), (1, 1)) == [Share(1, 80), Share(1, 70)]
+    assert shares((30, 60, 20, 40), (0, 1), (1, 1)) == [Share(1, 80, 1), Share(1, 70, 1)]
 
 
 def test_several_servers_on_a_node_are_added_up() -> None:
-    assert shares((10, 10, 10), (0, 1, 0), (2, 2)) == [Share(2, 20), Share(2, 10)]
+    assert shares((10, 10, 10), (0, 1, 0), (2, 2)) == [Share(2, 20, 2), Share(2, 10, 2)]
 
 
 def test_two_nodes_with_a_server_each_send_all_parameters_once_each_way() -> None:
     """Node 0 sends its half to worker 1 and worker 0's gradients of the other half: 100 MB."""
-    half = Share(1, BYTES // 2)
+    half = Share(1, BYTES // 2, 1)
     found = ceiling((half, half), 2, 32, 0, FAST)
     assert [link.bytes_each_way for link in found.links] == [BYTES, BYTES]
     assert found.seconds_per_step == pytest.approx(0.1)
@@ -37,27 +37,43 @@ def test_two_nodes_with_a_server_each_send_all_parameters_once_each_way() -> Non
 
 def test_with_one_server_nobody_pushes_before_it_has_pulled() -> None:
     """100 MB to the only worker elsewhere, then 100 MB back: 0.2 s, though each way has but 0.1."""
-    found = ceiling((Share(1, BYTES), Share(1, 0)), 1, 32, 0, FAST)
+    found = ceiling((Share(1, BYTES, 1), Share(1, 0, 1)), 1, 32, 0, FAST)
     assert found.seconds_per_step == pytest.approx(0.2)
 
 
 def test_more_workers_on_a_node_pull_for_themselves() -> None:
-    half = Share(4, BYTES // 2)
+    half = Share(4, BYTES // 2, 4)
     found = ceiling((half, half), 2, 32, 0, FAST)
     assert [link.bytes_each_way for link in found.links] == [4 * BYTES, 4 * BYTES]
 
 
+def test_nodes_that_add_up_pull_and_push_once_whatever_their_workers() -> None:
+    assert shares((10, 10), (0, 1), (4, 4), add_up=True) == [Share(4, 10, 1), Share(4, 10, 1)]
+    half = Share(4, BYTES // 2, 1)
+    found = ceiling((half, half), 2, 32, 0, FAST)
+    assert [link.bytes_each_way for link in found.links] == [BYTES, BYTES]
+    assert found.images_per_second == pytest.approx(8 * 32 / 0.1)
+
+
+def test_gradients_of_16_bits_are_half_of_what_goes_back() -> None:
+    """50 MB of parameters out and 25 MB of gradients; as much in."""
+    half = Share(1, BYTES // 2, 1)
+    found = ceiling((half, half), 2, 32, 0, FAST, gradient_bytes=2)
+    assert [link.bytes_each_way for link in found.links] == [3 * BYTES // 4] * 2
+    assert found.seconds_per_step == pytest.approx(0.075)
+
+
 def test_the_slowest_link_sets_the_pace() -> None:
-    half = Share(1, BYTES // 2)
+    half = Share(1, BYTES // 2, 1)
     slow = {(0, 1): 1e9, (1, 0): 1e7}
     found = ceiling((half, half), 2, 32, 0, slow)
     assert found.seconds_per_step == pytest.approx(10.0)
 
 
 def test_a_link_that_was_not_measured_is_left_out() -> None:
-    third = Share(1, BYTES // 4)
+    third = Share(1, BYTES // 4, 1)
     speeds = {(0, 1): 1e9, (1, 0): 1e9}
-    found = ceiling((third, third, Share(1, BYTES // 2)), 3, 32, 0, speeds)
+    found = ceiling((third, third, Share(1, BYTES // 2, 1)), 3, 32, 0, speeds)
     assert found.links[2].seconds is None
     assert found.seconds_per_step == pytest.approx(found.links[0].seconds)
     none = ceiling((third, third), 2, 32, 0, {})
@@ -65,7 +81,7 @@ def test_a_link_that_was_not_measured_is_left_out() -> None:
 
 
 def test_one_node_has_no_network_and_no_ceiling() -> None:
-    found = ceiling((Share(2, BYTES),), 1, 32, 0, {})
+    found = ceiling((Share(2, BYTES, 2),), 1, 32, 0, {})
     assert found.links[0].bytes_each_way == 0
     assert found.images_per_second is None
 
@@ -74,7 +90,7 @@ def test_backup_workers_may_be_those_behind_a_link_and_add_no_images() -> None:
     facts = checked(
         *(state(i, 4) for i in range(4)),
         count=ParameterCount("resnet50", (BYTES,), ""),
-        asked=Options("resnet50", backup_workers=1),
+        asked=Options("resnet50", backup_workers=1, parameter_servers=1),
     )
     facts = replace(
         facts, links=tuple(Link(i, (i + 1) % 4, 2222, True, 0.001, 1e9) for i in range(4))

@@ -224,6 +224,18 @@ def test_the_nodes_file_can_limit_a_node_s_gpus() -> None:
         ({"strategy": "single", "parameter_servers": 1}, 1, "--num-ps has no meaning"),
         ({"backup_workers": 2}, 2, "--backup-workers 2 leaves none of 2"),
         ({"backup_workers": 1, "synchronous": False}, 2, "no meaning with --async"),
+        (
+            {"aggregation": "node", "synchronous": False},
+            2,
+            "--aggregate node has no meaning with --async",
+        ),
+        (
+            {"aggregation": "node", "backup_workers": 1},
+            2,
+            "--aggregate node has no meaning with --back",
+        ),
+        ({"aggregation": "none", "strategy": "all_reduce"}, 2, "--aggregate has no meaning"),
+        ({"gradient_dtype": "bf16", "strategy": "all_reduce"}, 2, "--gradient-dtype has no"),
         ({"synchronous": False, "measured_steps": 1}, 2, "--steps 1 is too few for 2 workers"),
         ({"backup_workers": 1, "measured_steps": 2}, 3, "--steps 2 is too few for 3 workers"),
         ({"learning_rate": float("nan")}, 1, "--learning-rate nan is not a number"),
@@ -281,3 +293,24 @@ def test_the_single_strategy_has_no_parameter_server() -> None:
 def test_processes_on_one_machine_are_counted_as_one_machine() -> None:
     assert plan([hello(0, network="a"), hello(0, network="b")]).machines == 1
     assert plan([hello(0), hello(1)]).machines == 2
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "adders"),
+    [
+        (2, {"gpus_per_node": 2}, (0, 0, 2, 2)),
+        (2, {"gpus_per_node": 2, "workers": 3}, (0, 0, 2)),
+        (2, {"gpus_per_node": 1}, ()),
+        (1, {"gpus_per_node": 2}, ()),
+        (1, {"gpus_per_node": 2, "aggregation": "node"}, (0, 0)),
+        (2, {"gpus_per_node": 1, "aggregation": "node"}, ()),
+        (2, {"gpus_per_node": 2, "aggregation": "none"}, ()),
+        (2, {"gpus_per_node": 2, "synchronous": False}, ()),
+        (2, {"gpus_per_node": 2, "backup_workers": 1}, ()),
+        (2, {"gpus_per_node": 2, "strategy": "all_reduce"}, ()),
+    ],
+)
+def test_the_first_worker_of_a_node_adds_up_where_that_saves_something(
+    nodes: int, options: dict[str, Any], adders: tuple[int, ...]
+) -> None:
+    assert plan([hello(i) for i in range(nodes)], **options).job.adders == adders

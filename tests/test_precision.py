@@ -18,8 +18,9 @@ from perftest import loss_scale, precision, shared, training
 from perftest.inputs import Input
 from perftest.loss_scale import LossScale
 from perftest.protocol import Cluster, Job, Place
-from perftest.shared import Layout, Shape, Updates
+from perftest.shared import Layout, Shape
 from perftest.strategies.single import Single
+from perftest.updates import Updates
 
 pytestmark = pytest.mark.tensorflow
 
@@ -200,14 +201,13 @@ def test_servers_make_no_update_of_gradients_that_are_no_numbers() -> None:
     with tf.Graph().as_default():
         names = ("parameter/0", "parameter/1")
         shapes = [Shape(n, (2,), tf.float32, "/job:ps/task:0/device:CPU:0") for n in names]
-        layout = Layout(shapes, {}, [], (), shapes[0], shared.layout_of_scale(job))
-        parameters = shared.shapes_of(shapes)
-        scale = shared.scale_of(layout)
+        parts = [(shape,) for shape in shapes]
+        layout = Layout(parts, {}, [], (), shapes[0], shared.layout_of_scale(job))
+        updates = Updates(job, layout)
+        scale, global_step, parameters = updates.scale, updates.global_step, updates.parameters
         assert isinstance(scale, LossScale)
-        global_step = layout.global_step.variable()
         feeds = [v1.placeholder(tf.float32, (2,)) for _ in shapes]
-        updates = Updates(job, layout, parameters, scale)
-        apply = updates.apply_gradients(zip(feeds, parameters, strict=True), global_step)
+        apply = updates.apply(feeds)
         with v1.Session(server.target) as session:
             session.run(v1.global_variables_initializer())
             session.run(scale.scale.assign(1024.0))

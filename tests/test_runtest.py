@@ -30,10 +30,11 @@ pytestmark = pytest.mark.tensorflow
 
 @dataclass(frozen=True)
 class Done:
-    """A finished command and the logs that it wrote."""
+    """Finished commands, the logs that they wrote, and what the hosts sent during the last."""
 
     result: subprocess.CompletedProcess[str]
     logs: Path
+    carried: tuple[int, ...]
 
     @property
     def lines(self) -> list[str]:
@@ -68,6 +69,12 @@ def nothing_left(hosts: NamespaceHosts, seconds: float) -> bool:
     return False
 
 
+def sent_by(hosts: NamespaceHosts) -> tuple[int, ...]:
+    """The bytes that each host has sent so far, which its link on this side has received."""
+    counters = (f"/sys/class/net/{host.link}/statistics/rx_bytes" for host in hosts.hosts)
+    return tuple(int(Path(path).read_text()) for path in counters)
+
+
 @pytest.fixture(scope="module", params=["ssh", "local"])
 def done(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -78,10 +85,15 @@ def done(
     if request.param == "ssh":
         hosts = request.getfixturevalue("hosts")
         where = over_ssh(hosts)
+    before, carried = (), ()
     for options in (SECOND_RUN, FIRST_RUN):
+        if request.param == "ssh":
+            before = sent_by(hosts)
         result = runtest(*options, *where, cwd=folder)
         assert result.returncode == 0, result.stderr
-    yield Done(result, folder / "logs")
+    if request.param == "ssh":
+        carried = tuple(now - then for then, now in zip(before, sent_by(hosts), strict=True))
+    yield Done(result, folder / "logs", carried)
     if request.param == "ssh":
         assert nothing_left(hosts, 2.0)
     else:
@@ -118,6 +130,34 @@ def test_all_steps_of_all_workers_are_kept(done: Done, model: str, steps: int) -
         mine = table[table["worker"] == worker]
         assert mine["step"].tolist() == list(range(steps))
         assert mine["global_step"].tolist() == list(range(1, steps + 1)), "one update a step"
+
+
+def test_what_links_carry_and_servers_hold_is_told_and_true(done: Done) -> None:
+    facts = json.loads((done.run_folder("deepmnist_b32") / "run.json").read_text())
+    whole = 4 * facts["finished"]["0"]["parameters"]
+    assert [each["node"] for each in facts["servers"]] == [
+        n["alias"] for n in facts["plan"]["nodes"]
+    ]
+    assert sum(each["bytes"] for each in facts["servers"]) == whole
+    carried = {(each["from"], each["to"]): each["bytes"] for each in facts["bytes_per_step"]}
+    names = [node["alias"] for node in facts["plan"]["nodes"]]
+    between = [carried[pair] for pair in (tuple(names), tuple(reversed(names)))]
+    # The parameters of one server, and the gradients of the other, once for each node.
+    assert between == [whole, whole]
+    assert done.log("deepmnist_b32").iloc[-1]["aggregate"] == "node"
+    for sent, each_step in zip(done.carried, between, strict=False):  # over ssh
+        assert 110 * each_step < sent < 1.15 * 110 * each_step + 50e6
+
+
+def test_what_holds_a_run_up_is_named_with_the_parts_of_its_steps(done: Done) -> None:
+    facts = json.loads((done.run_folder("deepmnist_b32") / "run.json").read_text())
+    assert sorted(facts["step_parts"]) == ["0", "1", "2", "3"]
+    for parts in facts["step_parts"].values():
+        known = sum(parts[name] for name in ("input", "pull", "compute", "push", "wait"))
+        assert known == pytest.approx(parts["seconds"], rel=0.02)
+        assert parts["cpu"] > 0
+    assert facts["bottleneck"]["kind"] == done.log("deepmnist_b32").iloc[-1]["bottleneck"]
+    assert f"held up by  {facts['bottleneck']['kind']}:" in done.result.stdout
 
 
 @pytest.mark.parametrize(("model", "images"), [("deepmnist_b32", 128), ("resnet50_b4", 16)])

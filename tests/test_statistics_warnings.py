@@ -73,6 +73,19 @@ def test_a_straggler_is_named_with_its_node_and_by_how_much():
     assert "50% more" in warning.text
 
 
+def test_a_worker_that_only_has_its_parameters_earlier_is_no_straggler():
+    """It computes more of its forward pass after the last of them, and not before."""
+    steps = frame(raw_steps(np.random.default_rng(9), workers=4))
+    steps["pull_seconds"] = 0.05
+    early = steps["worker"] == 2
+    steps.loc[~early, "compute_seconds"] -= 0.03
+    steps.loc[early, "pull_seconds"] -= 0.03
+    assert warnings.stragglers(steps) == []
+    steps.loc[early, "compute_seconds"] += 0.03
+    (warning,) = warnings.stragglers(steps)
+    assert warning.text.startswith("worker 2 ")
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 8, 64])
 def test_workers_that_are_alike_are_not_told_apart(workers):
     for seed in range(20):

@@ -128,7 +128,8 @@ def test_a_worker_has_the_same_processors_at_every_point() -> None:
 
 
 def test_one_gpu_is_measured_as_the_baseline_says() -> None:
-    options = {"synchronous": False, "parameter_servers": 2}
+    options = {"synchronous": False, "parameter_servers": 2, "gradient_dtype": "bf16"}
+    assert plans(sweep(aggregation="none"))[ITEM, 1].job.strategy == "single"
     alone = plans(sweep(**options))[ITEM, 1]
     assert (alone.job.strategy, alone.job.synchronous, alone.servers) == ("single", True, ())
     served = plans(sweep(baseline="parameter_server", **options))[ITEM, 1]

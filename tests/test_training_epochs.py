@@ -14,7 +14,7 @@ from trainings import OPTIONS, Told, job, run_here, running, training, write_dat
 from perftest.checkpoints import CheckpointError, Checkpoints
 from perftest.data import DataError
 from perftest.keeper import TrainingDiverged
-from perftest.protocol import Data, Optimizer, Phase, Progress, TrainingStarts
+from perftest.protocol import Data, Optimizer, Phase, Progress, ServersHold, TrainingStarts
 
 pytestmark = pytest.mark.tensorflow
 
@@ -106,6 +106,25 @@ def test_kill_9_loses_no_more_than_the_epochs_since_the_last_checkpoint(tmp_path
     assert told.of(TrainingStarts)[0].checkpoint == names[-1]
     _check_same_curve(told, whole, first, epochs)
     _check_phases(whole, epochs)
+
+
+def test_a_parameter_that_servers_have_in_pieces_is_whole_in_a_checkpoint(
+    hep: Path, tmp_path: Path
+) -> None:
+    """One worker and two servers, then three; and all of it in one process."""
+    wide = {**OPTIONS, "fc_units": 8192}  # 4 MiB
+    asked = job(hep, strategy="parameter_server", model_options=wide)
+    for epochs, servers in ((1, 2), (2, 3)):
+        now = training(tmp_path / "out", epochs=epochs, restart=epochs > 1)
+        with running(replace(asked, training=now), tmp_path / f"{servers}", servers) as processes:
+            told = processes.finish()
+        (held,) = told.of(ServersHold)
+        assert [each.pieces for each in held.servers] == [1] * servers
+    whole = training(tmp_path / "whole", epochs=2)
+    alone = run_here(job(hep, model_options=wide, training=whole), tmp_path)
+    assert told.failures == []
+    assert told.norm == pytest.approx(alone.norm, rel=1e-5)
+    assert told.validations[-1].loss == pytest.approx(alone.validations[-1].loss, rel=1e-3)
 
 
 def _check_phases(told: Told, epochs: int) -> None:

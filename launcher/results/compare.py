@@ -45,6 +45,8 @@ CONFIGURATION = (
     "parameter_servers",
     "backup_workers",
     *COMPUTING,
+    "aggregate",
+    "gradient_dtype",
     "device",
     "cpus_per_worker",
     "data",
@@ -58,7 +60,16 @@ FEWEST_DEGREES_OF_SPREAD = 3
 
 # What sides may differ in, to see what it makes of the speed; but not one side in itself.
 OF_A_SIDE = ("gpu_type", "binding", *THREADS)
-DETAILS = (*COMPUTING, "device", "cpus_per_worker", "data", "staged_from", *OF_A_SIDE)
+DETAILS = (
+    *COMPUTING,
+    "aggregate",
+    "gradient_dtype",
+    "device",
+    "cpus_per_worker",
+    "data",
+    "staged_from",
+    *OF_A_SIDE,
+)
 
 Key = tuple[str, ...]
 

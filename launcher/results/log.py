@@ -22,6 +22,9 @@ LOCK_TIMEOUT_SECONDS = 60.0
 class RunRow:
     """One row. The fields are the columns, in their order; times in seconds, speeds in images per
     second.
+
+    aggregate: `node` where gradients were added up on each node, else empty.  gradient_dtype: what
+    they travelled as, empty for fp32.  bottleneck: what held the run up, where it is known.
     """
 
     run_id: str
@@ -62,6 +65,9 @@ class RunRow:
     onednn: str = "on"
     intra_op_threads: int = 0
     inter_op_threads: int = 0
+    aggregate: str = ""
+    gradient_dtype: str = ""
+    bottleneck: str = ""
     tensorflow: str = ""
     keras: str = ""
     python: str = ""

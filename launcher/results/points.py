@@ -24,8 +24,8 @@ SAME_HARDWARE_AND_DATA = (
     "data",
     "staged_from",
 )
-LINE = ("strategy", "sync", "backup_workers", *SAME_HARDWARE_AND_DATA)
-SHAPE = ("gpus", "nodes", "gpus_per_node", "parameter_servers")
+LINE = ("strategy", "sync", "backup_workers", "gradient_dtype", *SAME_HARDWARE_AND_DATA)
+SHAPE = ("gpus", "nodes", "gpus_per_node", "parameter_servers", "aggregate")
 OLDER_LOG = "older log"
 _SWITCHES = {"xla": "XLA", "onednn": "oneDNN"}
 _COUNTS = {
@@ -168,6 +168,10 @@ def fact_in_words(name: str, fact: object) -> str:
     """A fact of a configuration as a label has it: `2 CPUs a worker`, `fp32`; none is empty."""
     if name in _SWITCHES:
         return f"{_SWITCHES[name]} {fact}" if fact else ""
+    if fact and name == "aggregate":
+        return "gradients added up on nodes"
+    if fact and name == "gradient_dtype":
+        return f"{fact} gradients"
     if name not in _COUNTS or not fact:
         return str(fact or "")
     count = float(str(fact))
@@ -189,8 +193,9 @@ def _spelled(shapes: Iterable[pd.DataFrame]) -> str:
     """`4 × 1, 8 × 1`: nodes and GPUs per node, with the parameter servers where they are known."""
     spelled = []
     for rows in shapes:
-        nodes, per_node, servers = rows[list(SHAPE[1:])].iloc[0]
+        nodes, per_node, servers, aggregate = rows[list(SHAPE[1:])].iloc[0]
         gpus = rows["gpus"].iloc[0]
         words = shape_in_words(nodes, per_node, gpus) if nodes == nodes else "other"
-        spelled.append(words + (f" with {servers:g} PS" if servers > 0 else ""))
+        words += f" with {servers:g} PS" if servers > 0 else ""
+        spelled.append(words + (", added up on nodes" if aggregate else ""))
     return ", ".join(dict.fromkeys(spelled))

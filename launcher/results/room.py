@@ -11,7 +11,7 @@ from launcher.errors import ResultsError
 from launcher.results.files import results_errors
 
 # A line of steps.csv with all its digits; and what run.json, the row and the plot take besides.
-_STEP_BYTES = 120
+_STEP_BYTES = 210
 _SPARE_BYTES = 256 << 10
 
 

@@ -29,9 +29,16 @@ COLUMNS = (
     "loss",
     "global_step",
     "compute_seconds",
+    "pull_seconds",
+    "push_seconds",
+    "wait_seconds",
+    "cpu_seconds",
 )
+# Older tables have no more.
+NEEDED = COLUMNS[:7]
 WHOLE_NUMBERS = ("worker", "step", "global_step")
-FRACTIONS = ("seconds", "loss", "compute_seconds")
+PARTS = ("pull_seconds", "push_seconds", "wait_seconds")
+FRACTIONS = ("seconds", "loss", "compute_seconds", "cpu_seconds", *PARTS)
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class StepRecord:
     `step` counts from 0 over warm-up and measured steps together. `seconds` is the whole step by
     the worker's monotonic clock, `compute_seconds` the worker's own part of it (nan where it is not
     known), and `global_step` the number of updates that the parameters had had when the step ended.
+    The other parts are as in `StepTimes` (nan where not known).
     """
 
     worker: int
@@ -51,6 +59,10 @@ class StepRecord:
     compute_seconds: float
     loss: float
     global_step: int
+    pull_seconds: float = math.nan
+    push_seconds: float = math.nan
+    wait_seconds: float = math.nan
+    cpu_seconds: float = math.nan
 
 
 def frame(records: Iterable[StepRecord]) -> pd.DataFrame:
@@ -84,7 +96,7 @@ def read_steps(path: Path, problems: list[str] | None = None) -> pd.DataFrame:
         problems.append(f"{path}, line {lines}: the last line is cut off and was left out")
     try:
         table = pd.read_csv(io.BytesIO(whole), keep_default_na=False, dtype=str)
-        if missing := [name for name in COLUMNS[:-1] if name not in table.columns]:
+        if missing := [name for name in NEEDED if name not in table.columns]:
             raise LogsError(f"{path}, line 1: no column {missing[0]}", "name a steps.csv")
         table = _typed(table.reindex(columns=list(COLUMNS), fill_value=""))
     except (ValueError, OverflowError) as error:  # pandas' parser errors are ValueErrors too

@@ -151,7 +151,9 @@ def outliers(seconds: Floats) -> list[RunWarning]:
 
 def stragglers(steps: pd.DataFrame, *, sync: bool = True) -> list[RunWarning]:
     """Workers whose own compute time per step exceeds the median worker's by more than 3 robust
-    deviations.
+    deviations, and, where the time to its parameters is known, the sum of both times does so too.
+
+    Whoever has its parameters early computes more after the last has come, and is not slower.
 
     Without compute times nothing can be said of a synchronous run, where all wait for all; in an
     asynchronous one a step's whole time is the worker's own. With an even number of workers the
@@ -159,17 +161,8 @@ def stragglers(steps: pd.DataFrame, *, sync: bool = True) -> list[RunWarning]:
     at least 2 % of the median, so that workers as alike as clocks can tell are not told apart; of
     two or three workers, whose deviations say little, at least 5 %.
     """
-    measured = steps[steps["phase"] == "measured"]
-    own = measured["compute_seconds"]
-    if own.isna().all() and not sync:
-        own = measured["seconds"]
-    means = own.groupby([measured["worker"], measured["node"]]).mean().dropna()
-    if len(means) < 2:
-        return []
-    middle = _lower_median(means.to_numpy())
-    deviation = NORMAL_DEVIATIONS_IN_A_MEDIAN_ONE * _lower_median(np.abs(means.to_numpy() - middle))
-    least = LEAST_DEVIATION if len(means) >= 4 else LEAST_DEVIATION_OF_FEW
-    deviation = max(deviation, least * middle)
+    means, late = _own_times(steps, sync)
+    middle = _lower_median(means.to_numpy()) if late else math.nan
     return [
         RunWarning(
             "straggler",
@@ -177,8 +170,47 @@ def stragglers(steps: pd.DataFrame, *, sync: bool = True) -> list[RunWarning]:
             f"{mean / middle - 1:.0%} more than the median worker's {middle:.4g} s",
         )
         for (worker, node), mean in zip(means.index.to_list(), means.to_list(), strict=True)
-        if mean - middle > STRAGGLER_DEVIATIONS * deviation
+        if worker in late
     ]
+
+
+def late_workers(steps: pd.DataFrame, *, sync: bool = True) -> set[int]:
+    """The workers that `stragglers` names."""
+    return _own_times(steps, sync)[1]
+
+
+def _own_times(steps: pd.DataFrame, sync: bool) -> tuple[pd.Series, set[int]]:
+    """The mean own time of each worker's step, by worker and node; and who is a straggler."""
+    measured = steps[steps["phase"] == "measured"]
+    own = measured["compute_seconds"]
+    if own.isna().all() and not sync:
+        own = measured["seconds"]
+    means = _by_worker(measured, own)
+    late = _behind(means)
+    to_gradients = _by_worker(measured, own + measured["pull_seconds"])
+    if len(to_gradients) == len(means):
+        late &= _behind(to_gradients)
+    return means, late
+
+
+def _by_worker(measured: pd.DataFrame, seconds: pd.Series) -> pd.Series:
+    """The mean of each worker that has any, by worker and node."""
+    return seconds.groupby([measured["worker"], measured["node"]]).mean().dropna()
+
+
+def _behind(means: pd.Series) -> set[int]:
+    """The workers whose mean exceeds the median worker's by more than 3 robust deviations."""
+    if len(means) < 2:
+        return set()
+    middle = _lower_median(means.to_numpy())
+    deviation = NORMAL_DEVIATIONS_IN_A_MEDIAN_ONE * _lower_median(np.abs(means.to_numpy() - middle))
+    least = LEAST_DEVIATION if len(means) >= 4 else LEAST_DEVIATION_OF_FEW
+    deviation = max(deviation, least * middle)
+    return {
+        int(worker)
+        for (worker, _), mean in zip(means.index.to_list(), means.to_list(), strict=True)
+        if mean - middle > STRAGGLER_DEVIATIONS * deviation
+    }
 
 
 def incomplete_steps(steps: pd.DataFrame) -> list[RunWarning]:

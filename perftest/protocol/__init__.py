@@ -12,6 +12,7 @@ Needs the standard library alone, because it runs on the operator's machine and 
     agent    -> task      Assignment, then Go            (the task's standard input)
     task     -> agent     Phase · Ready · StepTimes · Finished · Failed     (a private descriptor)
                           TracePiece
+                          ServersHold · ServerLoad
                           Staged · TrainingStarts · Progress · Evaluated · Saved · RocCurve
 
 A line is `{"type": "step_times", ...}`. What is decoded is checked against the annotations, so
@@ -80,12 +81,17 @@ from perftest.protocol.runs import Paused as Paused
 from perftest.protocol.runs import RunEnded as RunEnded
 from perftest.protocol.runs import Start as Start
 from perftest.protocol.runs import Stop as Stop
+from perftest.protocol.sharing import LEAST_CUT_BYTES as LEAST_CUT_BYTES
+from perftest.protocol.sharing import place_variables as place_variables
 from perftest.protocol.tasks import MOST_TRACE_BYTES as MOST_TRACE_BYTES
 from perftest.protocol.tasks import TRACE_PIECE_BYTES as TRACE_PIECE_BYTES
 from perftest.protocol.tasks import Failed as Failed
 from perftest.protocol.tasks import Finished as Finished
 from perftest.protocol.tasks import Phase as Phase
 from perftest.protocol.tasks import Ready as Ready
+from perftest.protocol.tasks import ServerHolds as ServerHolds
+from perftest.protocol.tasks import ServerLoad as ServerLoad
+from perftest.protocol.tasks import ServersHold as ServersHold
 from perftest.protocol.tasks import StepTimes as StepTimes
 from perftest.protocol.tasks import TaskMessage as TaskMessage
 from perftest.protocol.tasks import TracePiece as TracePiece
@@ -129,6 +135,7 @@ _CODEC = records.Codec(
             *(Hello, FromTask, Exited, Paused, Log, RunEnded, AgentFailed),
             *(Listen, Listening, Probe, Probed, EndProbe),
             *(Phase, Ready, StepTimes, Finished, Failed, Assignment, TracePiece),
+            *(ServersHold, ServerLoad),
             *(ClockQuery, ClockReading, Inspect, Inspection),
             *(CountParameters, ParameterCount, ErrandFailed),
             *(FindLeftovers, Leftovers, Clean, Cleaned),

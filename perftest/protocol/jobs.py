@@ -29,6 +29,9 @@ class Job:
     profile_steps: how many steps after the measured ones are traced.
     precision: fp32, tf32, fp16 or bf16.  xla: compile the pure step.  onednn: use its kernels.
     image_shape: height, width, channels, where they are not the model's own (empty: they are).
+    adders: where gradients are added up on the node before they travel, for each worker the index
+    of the one on its node that does it (its own where it is alone); empty: every worker's travel.
+    gradient_dtype: fp32, fp16 or bf16, in which gradients travel to parameter servers.
     training: None for a measurement.  *_threads: of TensorFlow's pools (0: what it chooses).
     """
 
@@ -54,6 +57,8 @@ class Job:
     xla: bool = False
     onednn: bool = True
     profile_steps: int = 0
+    adders: tuple[int, ...] = ()
+    gradient_dtype: str = "fp32"
 
 
 @record(frozen=True)

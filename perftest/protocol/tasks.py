@@ -30,9 +30,13 @@ class Ready:
 class StepTimes:
     """Some steps in a row. Lists run in step with each other, from step `first_step` on.
 
-    seconds: time of each step by the worker's monotonic clock.  compute_seconds: until the worker's
-    own gradients were there, or None where that is not known.  losses: of the worker's own batch,
+    seconds: time of each step by the worker's monotonic clock.  losses: of the worker's own batch,
     before the update.  global_steps: number of updates made when the step ended.
+    The parts of a step, None where one is not known, and the whole list empty where a strategy has
+    no such part (docs/measurement.md defines them): compute_seconds, the worker's own computing;
+    pull_seconds, until it had all parameters; push_seconds, its gradients on their way;
+    wait_seconds, for others.
+    cpu_seconds: processor time that the worker's process took meanwhile.
     """
 
     first_step: int
@@ -41,6 +45,37 @@ class StepTimes:
     compute_seconds: tuple[float | None, ...]
     losses: tuple[float | None, ...]
     global_steps: tuple[int, ...]
+    pull_seconds: tuple[float | None, ...] = ()
+    push_seconds: tuple[float | None, ...] = ()
+    wait_seconds: tuple[float | None, ...] = ()
+    cpu_seconds: tuple[float | None, ...] = ()
+
+
+@record(frozen=True)
+class ServerHolds:
+    """What one parameter server holds: variables (a piece of one counts), and their bytes.
+
+    pieces: how many of the variables are only a piece.
+    """
+
+    variables: int
+    pieces: int
+    bytes: int
+
+
+@record(frozen=True)
+class ServersHold:
+    """From worker 0: what each server holds, in the order of their indices, without slots."""
+
+    servers: tuple[ServerHolds, ...]
+
+
+@record(frozen=True)
+class ServerLoad:
+    """From a parameter server: it took `cpu_seconds` of processors in the last `seconds`."""
+
+    cpu_seconds: float
+    seconds: float
 
 
 @record(frozen=True)
@@ -91,6 +126,8 @@ TaskMessage = (
     | Finished
     | Failed
     | TracePiece
+    | ServersHold
+    | ServerLoad
     | Staged
     | TrainingStarts
     | Progress

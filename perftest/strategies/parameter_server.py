@@ -1,8 +1,8 @@
 """Parameters on parameter servers, gradients from the workers: synchronous, or each as it comes.
 
-Built on `tf.distribute.Server` and a `tf.compat.v1` graph, because SyncReplicasOptimizer is the
-only engine that TensorFlow has for synchronous parameter servers
-(Chen et al., "Revisiting distributed synchronous SGD", arXiv:1604.00981).
+Built on `tf.distribute.Server` and a `tf.compat.v1` graph, because the accumulators and queues of
+SyncReplicasOptimizer are all that TensorFlow has for synchronous parameter servers; exchange.py
+uses them.
 
 Two graphs share the variables by name. The small one makes them and sets their initial values; the
 large one trains. TensorFlow optimises and ships a whole graph again for every distinct set of
@@ -13,6 +13,8 @@ the updates); anything else runs on the small one.
 from __future__ import annotations
 
 import math
+import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +24,16 @@ import tensorflow as tf
 from perftest import shared, training
 from perftest.checkpoints import Values
 from perftest.course import Course, steps_per_epoch
+from perftest.exchange import Exchange
 from perftest.inputs import Input, on_host
 from perftest.keeper import Keeper, evaluate, values_like
 from perftest.loss_scale import all_finite, kept_if
 from perftest.measure import StepResult
+from perftest.moments import Moments, parts
 from perftest.profiling import profile
-from perftest.protocol import Assignment, Finished, Job
+from perftest.protocol import Assignment, Finished, Job, ServersHold
 from perftest.serving import start_server
-from perftest.shared import shapes_of
+from perftest.shared import cut, joined, shapes_of
 from perftest.small_graph import SmallGraph
 from perftest.task import AgentLink
 from perftest.worker import check_device, device_name, measure_input, train
@@ -72,6 +76,9 @@ class _Worker:
             measure_input(self.job, self.link, self._batches)
             return
         self._layout = shared.layout(self.job, self._place, self._model, self._batches)
+        if self.is_chief:
+            held = shared.held(self._layout, len(self.job.cluster.ps))
+            self.link.tell(ServersHold(held))
         with small.as_default():
             self._small = SmallGraph(self.job, self.index, self._model, self._layout, self._batches)
         with large.as_default():
@@ -114,7 +121,7 @@ class _Worker:
             step()
 
     def _say_finished(self) -> None:
-        count = sum(math.prod(shape.shape) for shape in self._layout.parameters)
+        count = sum(math.prod(shape.shape) for shape in self._layout.pieces)
         norm = self._small.norm() if self.is_chief else None
         skipped = self._small.skipped() if self.is_chief else 0
         done = Finished(count, norm, device_name(self._place), skipped)
@@ -152,30 +159,31 @@ class _Worker:
     def _define_step(self) -> tuple[list[Any], list[Any]]:
         """What a step fetches, and what it is fed."""
         layout = self._layout
-        parameters, state = shapes_of(layout.parameters), shapes_of(layout.state)
-        global_step = layout.global_step.variable()
+        state = shapes_of(layout.state)
         feeds, batch = self._define_batch()
+        self._exchange = Exchange(self.job, layout, self.index)
+        moments = Moments(self._host)
         with v1.device(self._device):
-            values = [variable.read_value() for variable in parameters]
+            pieces = self._exchange.pull()
+            moments.note("pulled", pieces)
+            values = joined(pieces, layout.parameters)
             old = [variable.read_value() for variable in state]
-            self._scale = shared.scale_of(layout)
-            scale = self._scale.scale.read_value() if self._scale is not None else None
+            scale = self._exchange.scale.scale.read_value() if self._exchange.scale else None
             result = training.step_of(self.job, self._model)(values, old, *batch, scale)
             decay = self.job.optimizer.weight_decay
             gradients = training.decayed(result.gradients, values, decay)
             new = result.state
-            if self._scale is not None:  # what float16 could not hold must not enter averages
+            if scale is not None:  # what float16 could not hold must not enter averages
                 new = kept_if(all_finite(result.gradients), new, old)
-        with v1.device(self._host):
             # The gradient of the first layer is the last to be computed.
-            last = tf.reshape(result.gradients[0], [-1])[0]
-            with v1.control_dependencies([last]):
-                computed_at = tf.timestamp()
-            updated = self._apply(gradients, parameters, global_step)
+            moments.note("computed", result.gradients[:1])
+            sent = self._exchange.push(cut(gradients, layout.parameters))
+        moments.note("gathered", sent.gathered)
+        moments.follow("delivered", sent.delivered)
         kept = [v.assign(value).op for v, value in zip(state, new, strict=True)]
         with v1.device(self._host), v1.control_dependencies(kept):
-            updated = tf.identity(updated)
-        return [result.loss, updated, computed_at], feeds
+            updates = tf.identity(sent.updates)
+        return [result.loss, updates, moments.all()], feeds
 
     def _define_batch(self) -> tuple[list[Any], list[Any]]:
         """What is fed, and the batch that is made of it."""
@@ -186,29 +194,15 @@ class _Worker:
             feeds = [v1.placeholder(each.dtype, each.shape) for each in self._batches.batch_shapes]
         return feeds, feeds
 
-    def _apply(self, gradients: list[Any], parameters: list[Any], global_step: Any) -> Any:
-        """The number of updates made, known once this worker's gradients have played their part."""
-        updates = shared.Updates(self.job, self._layout, parameters, self._scale)
-        pairs = list(zip(gradients, parameters, strict=True))
-        if not self.job.synchronous:
-            with v1.control_dependencies([updates.apply_gradients(pairs, global_step)]):
-                return global_step.read_value()
-        self._sync = v1.train.SyncReplicasOptimizer(
-            updates,
-            replicas_to_aggregate=self.job.aggregate,
-            total_num_replicas=len(self.job.cluster.worker),
-        )
-        # The result is the token that stands for the update, and its value the number of updates.
-        return self._sync.apply_gradients(pairs, global_step)
-
     # Sessions.
 
     def _session(self, graph: Any, optimise: bool) -> Any:
+        ours = {self.index, *self.job.adders[self.index : self.index + 1]}
         config = v1.ConfigProto(
             # What has no kernel for a GPU (the odd integer) may go to its host.
             allow_soft_placement=True,
-            # A worker's session concerns no other worker, and need not wait for one.
-            device_filters=["/job:ps", f"/job:worker/task:{self.index}"],
+            # A worker's session need not wait for workers that have no part in it.
+            device_filters=["/job:ps", *(f"/job:worker/task:{i}" for i in sorted(ours))],
         )
         config.gpu_options.allow_growth = True
         config.graph_options.rewrite_options.disable_meta_optimizer = not optimise
@@ -242,9 +236,9 @@ class _Worker:
 
     def _start_updates(self, session: Any) -> None:
         """Worker 0 applies the synchronous updates, in a thread of its own."""
-        if self.job.synchronous and self.is_chief:
-            runner = self._sync.get_chief_queue_runner()
-            runner.create_threads(session, daemon=True, start=True)
+        if self.is_chief and self._exchange.update is not None:
+            update = session.make_callable(self._exchange.update)
+            threading.Thread(target=_repeat, args=(update,), name="updates", daemon=True).start()
 
     def _step(self, session: Any, fetches: list[Any], feeds: list[Any]) -> Callable[[], StepResult]:
         run_once = session.make_callable(fetches, feeds)
@@ -256,10 +250,18 @@ class _Worker:
             return [on_host(each) for each in (batch.images, batch.labels, batch.train_weights)]
 
         def step() -> StepResult:
+            fed = batch()
             started = time.time()
-            loss, global_step, computed_at = run_once(*batch())
-            own = float(computed_at) - started
-            # Two readings of a clock that may be set: what cannot be is not known.
-            return StepResult(float(loss), int(global_step), own if own > 0 else math.nan)
+            loss, updates, moments = run_once(*fed)
+            return StepResult(float(loss), int(updates), **parts(started, moments, time.time()))
 
         return step
+
+
+def _repeat(update: Callable[[], Any]) -> None:
+    """Make one update after the other until the servers are gone, which the steps tell better."""
+    try:
+        while True:
+            update()
+    except tf.errors.OpError as error:
+        print(f"no more updates: {error}", file=sys.stderr, flush=True)
