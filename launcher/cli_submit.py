@@ -27,74 +27,12 @@ from launcher.jobs.submission import Prepared, check_names, submit
 from launcher.plan import check_options
 from launcher.provenance import new_run_id
 from launcher.results.files import safe_name
+from launcher.submit_options import DRY_RUN, NODES, NUM_NODES, OPTIONS
 from launcher.sweep import Item, check_sweep
 from launcher.terminal import console
 from launcher.text import plain
 
 _MOST_PROLOGUE_BYTES = 1 << 16
-_NODES_OPTION = click.Option(
-    ["-h", "nodes_file"],
-    metavar="slurm",
-    type=click.Choice([str(options.SLURM)]),
-    default=str(options.SLURM),
-    help="The nodes are those that Slurm gives; there is nothing else to say.",
-)
-_NUM_NODES = click.Option(
-    ["-n", "--num-nodes"],
-    type=click.IntRange(min=1),
-    help="How many nodes to use. [default: those of the job]",
-)
-_DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Print the scripts, submit nothing.")
-_OPTIONS = (
-    click.Option(["--partition"], metavar="NAME", default="", help="As sbatch has it."),
-    click.Option(["--constraint"], metavar="FEATURES", default="", help="As sbatch has it."),
-    click.Option(["--time"], metavar="LIMIT", default="", help="As sbatch has it: 30, 2:00:00."),
-    click.Option(["--account"], metavar="NAME", default="", help="As sbatch has it."),
-    click.Option(
-        ["--nodes", "job_nodes"],
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Nodes of the job. [default: as many as are used; -n, or what the largest point "
-        "needs]",
-    ),
-    click.Option(
-        ["--sbatch-option"],
-        metavar="OPTION",
-        multiple=True,
-        help="Any other option of sbatch, with its value behind `=`: --sbatch-option=--mem=16G. "
-        "As often as needed.",
-    ),
-    click.Option(
-        ["--prologue"],
-        metavar="FILE",
-        type=click.Path(path_type=Path, exists=True, dir_okay=False),
-        help="Lines of bash that set up the environment: module load, source activate. They are "
-        "copied into the script.",
-    ),
-    click.Option(
-        ["--gpu-type"],
-        metavar="TYPE,...",
-        default="",
-        help="A job for each type of GPU, as Slurm's --gres calls them; with --device cpu, for "
-        "each --constraint.",
-    ),
-    click.Option(
-        ["--gpus"],
-        metavar="G,...",
-        default="",
-        help="A job for each number of GPUs (-g) of a node.",
-    ),
-    click.Option(
-        ["--staged-from"],
-        metavar="NAME[=DIR],...",
-        default="",
-        help="A job for each directory of the nodes to read the data from (--stage), or without "
-        "--data to work in (-r): scratch is $SCRATCH of the job.",
-    ),
-    click.Option(
-        ["--serial"], is_flag=True, help="Each job begins when the one before it is over."
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -138,7 +76,7 @@ def make_submit(*commands: click.Command) -> click.Group:
 
 
 def _submitting(command: click.Command) -> click.Command:
-    theirs = {"nodes_file": _NODES_OPTION, "num_nodes": _NUM_NODES, "dry_run": _DRY_RUN}
+    theirs = {"nodes_file": NODES, "num_nodes": NUM_NODES, "dry_run": DRY_RUN}
 
     @click.pass_context
     def callback(ctx: click.Context, **values: Any) -> None:
@@ -147,7 +85,7 @@ def _submitting(command: click.Command) -> click.Command:
     return click.Command(
         command.name,
         callback=callback,
-        params=[*(theirs.get(p.name or "", p) for p in command.params), *_OPTIONS],
+        params=[*(theirs.get(p.name or "", p) for p in command.params), *OPTIONS],
         help=f"Submit `runtest {command.name}` as a batch job.",
     )
 

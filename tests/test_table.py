@@ -13,6 +13,7 @@ from results_examples import add_curve, raw_steps, row
 from rich.console import Console
 
 from launcher.errors import LogsError, ResultsError
+from launcher.jobs.record import Job, JobFolder
 from launcher.results.log import append_row, log_path
 from launcher.results.plot import plot_logs
 from launcher.results.run_folder import RunFolder
@@ -96,6 +97,25 @@ def test_the_table_on_the_terminal_fits_and_keeps_its_figures(tmp_path, width):
 def test_names_are_shown_as_they_are_and_not_as_markup(tmp_path):
     append_row(log_path(tmp_path, "x", 1), row(model="[red]x[/]"))
     assert "[red]x[/]" in "\n".join(shown(collect(tmp_path), 120))
+
+
+def test_rows_of_a_matrix_have_its_names_in_the_table_whatever_its_width(tmp_path):
+    name = "2026-03-01-k80:1:local"
+    folder = JobFolder(tmp_path / "jobs" / name)
+    folder.create("")
+    folder.write(Job("7", name, "2026-03-01T00:00:00Z", (), True, "k80", "local"))
+    append_row(log_path(folder.path, "resnet50", 32), row(staged_from=""))
+    append_row(log_path(tmp_path, "resnet50", 32), row(staged_from="/data"))
+    rows = collect(tmp_path)
+    assert sorted(zip(rows["job"], rows["staged_from"], strict=True)) == [
+        ("", "/data"),
+        (name, "local"),
+    ]
+    for width in (80, 120):
+        text = "\n".join(shown(rows, width))
+        assert "2026-03-01 " in text
+        assert "k80:1:local" in text
+        assert max(map(len, text.splitlines())) <= width
 
 
 def test_of_many_runs_the_terminal_shows_the_newest_and_says_so(tmp_path):

@@ -14,12 +14,12 @@ _SECONDS = 60.0
 _ID = re.compile(r"([0-9]{1,10})(;\S+)?\Z")
 _WITHOUT = re.compile(r"^sbatch: (error: )?(Batch job submission failed: )?")
 _MENDS = {
+    "account": "another --account; `sacctmgr show associations user=$USER`",
     "partition": "one that sinfo lists",
     "feature": "another --constraint (or, with --device cpu, --gpu-type); `sinfo -o '%P %f'`",
     "node configuration": "other --nodes, -g, --gpus or --gpu-type, `sinfo -o '%P %D %c %G'`; "
     "--device cpu where nodes have no GPUs",
     "gres": "--device cpu where nodes have no GPUs; `sinfo -o '%P %G'`",
-    "account": "another --account; `sacctmgr show associations user=$USER`",
     "time": "--time 30 (minutes), or 2:00:00",
 }
 # What says that nothing is wrong with the job, but that Slurm does not answer.

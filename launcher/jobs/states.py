@@ -183,4 +183,5 @@ def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[str, str]
         return "", f"there is no {argv[0]} on PATH"
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return "", printable(str(error))
-    return done.stdout, printable(done.stderr) if done.returncode else ""
+    said = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+    return done.stdout, printable(said) if done.returncode else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from launcher.errors import NotSubmitted, ResultsError, RunTestError, UsageError
 from launcher.jobs.record import Job, JobFolder, archive
 from launcher.jobs.sbatch import sbatch
-from launcher.jobs.states import standings
+from launcher.jobs.states import UNKNOWN, standings
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class Prepared:
 def check_names(prepared: Sequence[Prepared], environment: Mapping[str, str]) -> None:
     """Raises UsageError where a job of the same name has not ended: its folder is in use."""
     there = [(one.folder, job) for one in prepared if (job := one.folder.job())]
-    for (_, job), how in zip(there, standings(there, environment, []), strict=True):
-        if not how.is_over:
+    problems: list[str] = []
+    for (_, job), how in zip(there, standings(there, environment, problems), strict=True):
+        if not how.is_over or (problems and how.state == UNKNOWN):
             raise UsageError(
                 f"job {job.id} is called {job.name} too, and is {how.state}",
                 f"wait for it, scancel {job.id}, or --logs with another folder",

@@ -148,13 +148,19 @@ def _unusual(row: pd.Series) -> Iterator[str]:
             yield fact_in_words(name, row[name])
 
 
+def _when(row: pd.Series) -> str:
+    """The day; of a job the day in its name, and behind a blank, where a line may end, the rest."""
+    job: str = row["job"]
+    return f"{job[:10]} {job[11:]}" if job else str(row["start_utc"])[:10]
+
+
 def _cells(row: pd.Series) -> Iterable[str]:
     speed = estimate.from_row(
         row["images_per_sec"], row["ci_low"], row["ci_high"], row["ci_method"]
     )
     strategy = row["strategy"].replace("_", " ") or OLDER_LOG
     return (
-        row["job"] or row["start_utc"][:10],
+        _when(row),
         row["model"],
         text(row["batch_per_gpu"]),
         shape_in_words(row["nodes"], row["gpus_per_node"], row["gpus"]),
