@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from hosts import NamespaceHosts, why_not
 
@@ -142,20 +141,7 @@ class SlurmCluster:
     def job(self, nodes: int, *options: str) -> Iterator[Job]:
         """An allocation, cancelled at the end if nobody has done so."""
         said = self.run("salloc", "--no-shell", f"-N{nodes}", *options).stderr
-        with self._cancelling(said.split("job allocation ")[1].split()[0]) as job:
-            yield job
-
-    @contextmanager
-    def batch(self, script: Path, *options: str) -> Iterator[Job]:
-        """A batch job, cancelled at the end if it is not over."""
-        with self._cancelling(
-            self.run("sbatch", "--parsable", *options, str(script)).stdout
-        ) as job:
-            yield job
-
-    @contextmanager
-    def _cancelling(self, number: str) -> Iterator[Job]:
-        job = Job(self, number.strip())
+        job = Job(self, said.split("job allocation ")[1].split()[0])
         try:
             yield job
         finally:

@@ -98,21 +98,22 @@ def test_a_list_of_nodes_is_written_out_as_scontrol_does(
 
 
 @pytest.mark.tensorflow
-def test_three_nodes_measure_with_parameter_servers_in_a_batch_job(
+def test_three_nodes_measure_with_parameter_servers_in_a_submitted_job(
     slurm: SlurmCluster, tmp_path: Path
 ) -> None:
     # All of it lies in a folder that all nodes share; /tmp they do not.
     shared = slurm.folder / "shared"
     shared.mkdir()
-    script = shared / "job.sh"
-    options = f"{' '.join(map(str, SMALL))} -h slurm --logs {shared}/logs -r {shared}/x"
-    script.write_text(f"#!/bin/sh\nexec {RUNTEST} {options}\n")
     # What the job asks for its own steps must not keep ours from starting.
-    asked = ("--mem-per-cpu=100", "--cpus-per-task=2", "--gpus=3", f"--output={shared}/said")
-    with slurm.batch(script, "-N3", *asked) as job:
-        slurm.wait_for("the batch job has ended", lambda: job.is_over, 90)
-        said = (shared / "said").read_text()
-        assert job.state == "COMPLETED", said
+    asked = [f"--sbatch-option=--{o}" for o in ("mem-per-cpu=100", "cpus-per-task=2", "gpus=3")]
+    where = ("-n", 3, "--device", "cpu", "-r", shared / "x")
+    environment = slurm.environment
+    done = runtest("submit", *SMALL, *where, *asked, cwd=shared, environment=environment)
+    job = Job(slurm, done.stdout.split("submitted job ")[1].split(":")[0])
+    slurm.wait_for("the batch job has ended", lambda: job.is_over, 90)
+    (output,) = (shared / "logs" / "jobs").glob("*/output")
+    said = output.read_text()
+    assert job.state == "COMPLETED", said
     assert "Nodes: 3; GPUs per node: 1; Images/sec: " in said
     (record,) = (shared / "logs" / "runs").glob("*/run.json")
     tasks = json.loads(record.read_text())["plan"]["tasks"]
