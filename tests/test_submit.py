@@ -19,7 +19,7 @@ from launcher.cli_sweep import scale
 from launcher.cli_typed import as_typed
 from launcher.errors import UsageError
 from launcher.jobs.matrix import Place, make_matrix
-from launcher.jobs.record import JobFolder, write_end
+from launcher.jobs.record import Job, JobFolder, write_end
 from launcher.jobs.request import Request, check_request, with_devices
 from launcher.jobs.script import Script, check_prologue, in_place, quoted
 from launcher.jobs.states import Heard, standing
@@ -276,6 +276,24 @@ def test_a_job_stands_as_slurm_says_and_else_as_it_says_itself(
     if end:
         write_end(tmp_path / "ended.json", *end)
     assert str(standing(heard, folder)).startswith(expected)
+
+
+def test_what_squeue_has_forgotten_is_asked_of_the_database(tmp_path: Path) -> None:
+    for number, name in enumerate(("mine", "of-somebody-else")):
+        folder = JobFolder(tmp_path / "logs" / "jobs" / name)
+        folder.create("")
+        folder.write(Job(str(number), name, "2026-01-01T00:00:00Z", ()))
+    # No database is here: what its program would print, and squeue once it has forgotten both.
+    for program, does in (
+        ("squeue", "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"),
+        ("sacct", "echo '0|CANCELLED by 0|0:0|mine'; echo '1|COMPLETED|0:0|other'"),
+    ):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / program).chmod(0o755)
+    done = runtest("status", "--json", cwd=tmp_path, environment={"PATH": str(tmp_path)})
+    assert done.stderr == ""
+    states = [job["state"] for job in json.loads(done.stdout)["jobs"]]
+    assert states == ["cancelled", "unknown"]
 
 
 BROKEN = ["", "[]", '{"id": 3}', '{"argv": "x", "id": 1, "name": 2, "submitted": 3}', "[" * 9999]

@@ -6,6 +6,7 @@ import csv
 import json
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_a_job_that_fails_says_why_also_when_slurm_has_forgotten_it(
     shown = slurm.run("scontrol", "show", "job", job).stdout
     assert f"Comment={HOSTILE}" in shown
     assert "gres:gpu:k80:3" in shown.replace("gres/", "gres:")
-    command.wait_until_over()
+    command.wait_until_over(60)
     why = "failed: -g 3 GPUs are asked for on each node: node0 (Slurm job"
     assert command.states(logs)[job].startswith(why)
     nowhere = {**slurm.environment, "PATH": "/nowhere"}
@@ -157,6 +158,15 @@ def test_a_job_that_fails_says_why_also_when_slurm_has_forgotten_it(
     assert why in table.stderr
     assert "there is no squeue on PATH" in table.stderr
     assert [path.name for path in folder.iterdir()] == [HOSTILE]
+
+
+def test_logs_that_the_nodes_do_not_see_are_told(command: Submitter) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as logs:  # which is each node's own
+        (job,) = command.submit("--device", "cpu", "--logs", logs)
+        command.wait_until_over(60)
+        (folder,) = Path(logs, "jobs").iterdir()
+        why = f"failed: JobLaunchFailure; nothing was written: do the nodes see {folder}?"
+        assert command.states(logs)[job] == why
 
 
 def test_what_slurm_cannot_give_is_refused_before_anything_is_kept(

@@ -88,7 +88,7 @@ def standing(heard: Heard | None, folder: JobFolder, silent: str = "") -> Standi
     if state == PENDING:
         why = heard.reason if heard.reason not in ("", "None") else ""
     elif state == FAILED and not why:
-        why = _own_words(end, folder.output)
+        why = _own_words(end, folder.output, heard.reason)
     elif state == UNKNOWN:
         why = f"Slurm calls it {heard.word}"
     return Standing(state, why)
@@ -112,9 +112,10 @@ def ask(
     if missing := [each for each in names if each not in heard]:
         since = min(job.submitted for job in jobs)[:10]
         words = ["--noheader", "--parsable2", "--allocations", f"--jobs={','.join(missing)}"]
-        # Without a database sacct fails, as on many clusters: the jobs' own word is left.
+        # Without a database sacct fails, as on many clusters: the jobs' own word is left. Not every
+        # version knows reasons; the exit code stands in their place.
         said, _ = _run(
-            ["sacct", *words, f"--starttime={since}", "--format=JobIDRaw,State,Reason,JobName"],
+            ["sacct", *words, f"--starttime={since}", "--format=JobIDRaw,State,ExitCode,JobName"],
             environment,
         )
         heard.update(_parse(said, {each: names[each] for each in missing}))
@@ -151,9 +152,11 @@ def _by_itself(end: End | None, output: Path, silent: str) -> Standing:
     return Standing(UNKNOWN, f"{why}, and it has not said how it ended; {output}")
 
 
-def _own_words(end: End | None, output: Path) -> str:
+def _own_words(end: End | None, output: Path, reason: str = "") -> str:
+    if end is None and not output.exists():
+        return f"{reason or 'no reason'}; nothing was written: do the nodes see {output.parent}?"
     if end is None:
-        return f"it has not said why; {output}"
+        return f"{reason or 'no reason'}; it has not said why; {output}"
     return end.said or f"exit status {end.status}; {output}"
 
 
