@@ -244,7 +244,7 @@ def test_a_full_or_read_only_disk_of_the_logs_is_told_before_anything_is_measure
         read_only = run_to_end(*SMALL, *where, cwd=tmp_path, within=10)
         subprocess.run(["mount", "-o", "remount,rw", str(logs)], check=True)
     for done, status, words in (
-        (large, 1, "MiB free, and what this run writes takes 23."),
+        (large, 1, "MiB free, and what this run writes takes 40."),
         (full, 2, f"nothing can be written in {logs}: No space left on device"),
         (read_only, 2, f"nothing can be written in {logs}: Read-only file system"),
     ):
