@@ -13,29 +13,35 @@ _ALIGNMENT = 64  # TensorFlow takes over what is so aligned, and copies anything
 
 def aligned(shape: Sequence[int]) -> np.ndarray:
     """An array of float32 that TensorFlow need not copy; it holds anything."""
-    size = 4 * int(np.prod(shape))
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(np.float32).reshape(shape)
+    return np.frombuffer(_memory(4 * int(np.prod(shape))), np.float32).reshape(shape)
 
 
 class Pool:
     """Arrays of one shape. One that nobody holds any more comes back, and is given out again.
 
-    TensorFlow holds the very array that it is given for as long as a tensor of it lives, and lets
-    it go when that is gone. Views of an array do not hold it: they must not outlive it.
+    Whoever has a view of an array holds it: TensorFlow, too, for as long as a tensor lives that was
+    made of it without a copy.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
         self._shape = tuple(shape)
-        self._free: deque[np.ndarray] = deque()
+        self._free: deque[memoryview] = deque()
 
     def take(self) -> np.ndarray:
         """An array that holds anything."""
         try:
             memory = self._free.popleft()
         except IndexError:
-            memory = aligned(self._shape)
-        lent = memory.view()
+            memory = _memory(4 * int(np.prod(self._shape)))
+        # NumPy has every view of a view refer to the first array of all, which is this one: it does
+        # not own its memory, but there is no array below it.
+        lent = np.frombuffer(memory, np.float32)
         weakref.finalize(lent, self._free.append, memory).atexit = False
-        return lent
+        return lent.reshape(self._shape)
+
+
+def _memory(size: int) -> memoryview:
+    """So many bytes, aligned."""
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].data

@@ -1,8 +1,8 @@
 """From samples that are read by runs to a tf.data pipeline of batches.
 
-Several threads read ahead, each a run at a time, straight into its samples' places in the batches:
-the mixing of a window costs no copy of its own. At most two windows are in memory, and the few
-batches that tf.data fetches ahead.
+Several threads read ahead, each a run at a time, straight into its samples' places in the window:
+the mixing costs no copy of its own, and a batch is a piece of its window. One window is used while
+the next is read; with the few batches that tf.data fetches ahead, three are in memory at most.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from perftest.data.order import Run
 # What is read in a row, and what is mixed, in bytes of images. A system reads ahead of who reads in
 # a row, and in large pages: of a disk that gave 4 GB/s in blocks of 32 MiB, threads that jumped
 # about in the file for 2 MiB each got 2.0 to 2.9.
-BLOCK_BYTES = 1 << 24
+BLOCK_BYTES = 1 << 25
 WINDOW_BYTES = 1 << 26
 _PREFETCHED_BATCHES = 2
-_FINISHED_AT_ONCE = 2
 _PATIENCE_SECONDS = 1e-4
 _ENDLESS = 1 << 60
 # What travels in one array, because each array that enters tf.data takes time.
 _NUMBERS = ("train_weights", "weights", "valid", "cut")
-# Two streams, so that a block that waits for its disk or network does not hold up the next.
-_THREADS = 2
+# Several streams, so that a block that waits for its disk or network does not hold up the next.
+_THREADS = 3
 
 
 class Reader(Protocol):
@@ -52,11 +51,15 @@ class Reader(Protocol):
     @property
     def image_shape(self) -> Sequence[int]: ...
 
-    def read(self, run: Run, images: Sequence[np.ndarray]) -> None:
-        """Read the images of a run, the ith into images[i]. Called from several threads at once."""
+    def read(self, run: Run, images: np.ndarray, places: np.ndarray) -> None:
+        """Read the images of a run, the ith into images[places[i]]. Several threads do at once."""
 
     def columns(self, run: Run) -> dict[str, np.ndarray]:
         """Of each sample of a run: the fields of Batch but `images` and `valid`."""
+
+
+def _batches_of_window(reader: Reader, share: Share) -> int:
+    return max(1, samples_of(reader.image_shape, WINDOW_BYTES) // share.batch_size)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def dataset(reader: Reader, share: Share) -> Any:
 
     def batches() -> Iterator[tuple[np.ndarray, ...]]:
         last = math.inf if share.epochs is None else share.first_epoch + share.epochs
-        memory = Pool((share.batch_size, *reader.image_shape))
+        memory = Pool((_batches_of_window(reader, share), share.batch_size, *reader.image_shape))
         epoch = share.first_epoch
         with ThreadPoolExecutor(_THREADS, "read") as threads:
             while epoch < last:
@@ -99,7 +102,7 @@ def dataset(reader: Reader, share: Share) -> Any:
     )
 
     def finish(images: Any, labels: Any, numbers: Any) -> Batch:
-        named = {name: numbers[row] for row, name in enumerate(_NUMBERS)}
+        named = dict(zip(_NUMBERS, tf.unstack(numbers), strict=True))
         return Batch(images=images, labels=labels, **named)
 
     # A reading thread lets go of the interpreter's lock and takes it again for every few samples:
@@ -109,16 +112,17 @@ def dataset(reader: Reader, share: Share) -> Any:
     if share.epochs is not None:
         steps = order.steps(sum(reader.counts), share.batch_size, share.workers)
         total = steps * share.epochs
-    made = generated(batches, signature, total)
-    return made.map(finish, num_parallel_calls=_FINISHED_AT_ONCE).prefetch(_PREFETCHED_BATCHES)
+    return generated(batches, signature, total, finish).prefetch(_PREFETCHED_BATCHES)
 
 
 def generated(
     batches: Callable[[], Iterator[tuple[np.ndarray, ...]]],
     signature: Sequence[Any],
     total: int | None,
+    finish: Callable[..., Any] = lambda *values: values,
 ) -> Any:
-    """A tf.data.Dataset of the first `total` values of a generator (None: it never ends).
+    """A tf.data.Dataset of the first `total` values of a generator (None: it never ends), each as
+    `finish`, a function of tensors, makes it.
 
     `Dataset.from_generator` would do, but it has the C library give back memory at once
     (M_TRIM_THRESHOLD, for the whole process), and makes reading and training slower by page faults.
@@ -147,7 +151,7 @@ def generated(
             values = tf.numpy_function(following, [token, number], types)
             for value, spec in zip(values, signature, strict=True):
                 value.set_shape(spec.shape)
-            return tuple(values)
+            return finish(*values)
 
         return tf.data.Dataset.range(_ENDLESS if total is None else total).map(one)
 
@@ -173,10 +177,10 @@ class _Epoch:
             reading = self._read(window)
             made += len(reading.images)
             if pending is not None:
-                yield from pending.batches(share.batch_size)
+                yield from pending.batches()
             pending = reading
         if pending is not None:
-            yield from pending.batches(share.batch_size)
+            yield from pending.batches()
         for _ in range(made, order.steps(samples, share.batch_size, share.workers)):
             yield self._padding()
 
@@ -189,28 +193,28 @@ class _Epoch:
             parts = [parts[i] for i in sequence]
             randoms = order.generator(share.seed, self.number, share.worker)
         first, last = order.share(sum(self.reader.counts), share.worker, share.workers)
-        batches = max(1, samples_of(self.reader.image_shape, WINDOW_BYTES) // share.batch_size)
-        return order.windows(parts, first, last, batches * share.batch_size, randoms)
+        size = _batches_of_window(self.reader, share) * share.batch_size
+        return order.windows(parts, first, last, size, randoms)
 
     def _read(self, window: order.Window) -> _Window:
         """Have the threads read a window."""
-        size = self.share.batch_size
+        size, shape = self.share.batch_size, tuple(self.reader.image_shape)
         count = len(window.places)
-        images = [self.memory.take() for _ in range(math.ceil(count / size))]
-        images[-1][count - size * (len(images) - 1) :] = 0
-        labels, numbers = _placed(self.reader, window, len(images) * size)
+        images = self.memory.take()[: math.ceil(count / size)]
+        rows = images.reshape(-1, *shape)
+        rows[count:] = 0
+        labels, numbers = _placed(self.reader, window, len(rows))
         futures = []
         done = 0
         for run in window.runs:
-            places = window.places[done : done + len(run)].tolist()
-            rows = [images[place // size][place % size] for place in places]
-            futures.append(self.threads.submit(self.reader.read, run, rows))
+            places = window.places[done : done + len(run)]
+            futures.append(self.threads.submit(self.reader.read, run, rows, places))
             done += len(run)
         return _Window(images, labels, numbers, futures)
 
     def _padding(self) -> tuple[np.ndarray, ...]:
         size = self.share.batch_size
-        images = self.memory.take()
+        images = self.memory.take()[0]
         images[:] = 0
         return images, np.zeros(size, np.int64), np.zeros((len(_NUMBERS), size), np.float32)
 
@@ -229,18 +233,20 @@ def _placed(reader: Reader, window: order.Window, size: int) -> tuple[np.ndarray
 
 @dataclass
 class _Window:
-    """A window that is being read: its batches' images, labels, numbers, and what to wait for."""
+    """A window that is being read: images (batches, batch, ...), labels, numbers, and what to wait
+    for."""
 
-    images: list[np.ndarray]
+    images: np.ndarray
     labels: np.ndarray
     numbers: np.ndarray
     futures: list[Future[None]]
 
-    def batches(self, size: int) -> Iterator[tuple[np.ndarray, ...]]:
-        """The batches, once all is read; each is let go as it is given away."""
+    def batches(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """The batches, once all is read."""
         for future in self.futures:
             future.result()
-        self.futures.clear()
-        for start in range(0, len(self.labels), size):
-            rows = slice(start, start + size)
-            yield self.images.pop(0), self.labels[rows], self.numbers[:, rows]
+        self.futures.clear()  # they hold the images
+        batches, size = self.images.shape[:2]
+        for number in range(batches):
+            rows = slice(number * size, (number + 1) * size)
+            yield self.images[number], self.labels[rows], self.numbers[:, rows]
