@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 
 import launcher
+from launcher import api, report
 from launcher import cli_options as options
-from launcher import report
 from launcher.cli_check import check
 from launcher.cli_clean import clean
 from launcher.cli_group import DefaultGroup
 from launcher.cli_make_data import make_data
 from launcher.cli_results import compare, plot, table
-from launcher.cli_shared import check_logs, check_model, draw, find_nodes, opened
+from launcher.cli_shared import check_logs, draw
 from launcher.cli_status import status
 from launcher.cli_submit import make_submit
 from launcher.cli_sweep import scale, scale_all
@@ -32,7 +32,6 @@ from launcher.cli_train import evaluate, train
 from launcher.errors import NodesFailed, ResultsError, RunTestError, TaskFailed
 from launcher.jobs.record import write_end
 from launcher.jobs.script import RECORD_VARIABLE
-from launcher.plan import check_options, make_plan
 from launcher.tasks import PROFILE_STEPS
 from launcher.terminal import console, write_anything
 from launcher.text import plain, printable
@@ -96,34 +95,19 @@ def run(
     **values: Any,
 ) -> None:
     """Measure one model once (the default command)."""
-    check_model(model)
     asked = options.make_options(model, batch_size, values)
     if profile_dir is not None:
         asked = replace(asked, profile_steps=PROFILE_STEPS)
     where = options.make_where(values, num_nodes)
     out = console()
-    err = console(stderr=True)
-    nodes, transport = find_nodes(where, err)
-    check_options(asked, len(nodes))
-    if not dry_run:
-        check_logs(logs_dir)
-        if profile_dir is not None:
-            check_logs(profile_dir, "--profile")
-    with opened(where, nodes, transport, asked, err) as (session, display):
-        plan = make_plan(asked, session.nodes, session.hellos)
-        if dry_run:
-            commands = [session.describe(node) for node in session.nodes]
-            if as_json:
-                click.echo(report.plan_json(plan, commands))
-            else:
-                report.print_plan(out, plan, commands)
-            return
-        from launcher.measurement import measure
-        from launcher.run_record import Context
-
-        context = Context(logs_dir, argv, profile_dir=profile_dir)
-        measurement = measure(session, plan, context, display)
-    plot = draw(measurement.log, err)
+    if dry_run:
+        with api.planned(asked, where) as (session, plan, _):
+            report.show_plan(out, session, plan, as_json)
+        return
+    if profile_dir is not None:
+        check_logs(profile_dir, "--profile")
+    measurement = api.measure(asked, where, logs_dir, argv, profile_dir)
+    plot = draw(measurement.log, console(stderr=True))
     if as_json:
         click.echo(report.measurement_json(measurement, plot))
     else:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 
-from launcher import payload
-from launcher.errors import RunTestError, UsageError
+from launcher import making
 
 _python = click.option(
     "--python",
@@ -58,7 +55,7 @@ def make_data() -> None:
 @_python
 def hep(out: Path, size: int, samples: int, seed: int, python: str) -> None:
     """HDF5 files of images of a calorimeter, signal and background."""
-    _make("make_hep", out, python, f"--size={size}", f"--samples={samples}", f"--seed={seed}")
+    making.make_data("hep", out, python, size=size, samples=samples, seed=seed)
 
 
 @make_data.command()
@@ -74,35 +71,4 @@ def hep(out: Path, size: int, samples: int, seed: int, python: str) -> None:
 @_python
 def mnist(out: Path, samples: int, seed: int, python: str) -> None:
     """The four idx files of MNIST, of drawn digits."""
-    _make("make_mnist", out, python, f"--samples={samples}", f"--seed={seed}")
-
-
-def _make(program: str, out: Path, python: str, *options: str) -> None:
-    """Run one of the node's programs here: the launcher itself imports nothing that makes data."""
-    _make_folder(out)
-    command = [python, "-m", f"perftest.data.{program}", *options, "--", str(out.absolute())]
-    try:
-        done = subprocess.run(
-            command,
-            check=False,
-            cwd=payload.source_folder("perftest"),  # and not a folder "perftest" of the user's
-            stdin=subprocess.DEVNULL,
-        )
-    except OSError as error:
-        raise UsageError(f"--python {python}: {error.strerror}", "--python PATH") from error
-    if done.returncode:
-        raise RunTestError(
-            f"no data was made (exit status {done.returncode})",
-            "the reason above; --python PATH of an interpreter with NumPy and h5py",
-        )
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"no data can be made in {out}: {error.strerror}", "another folder"
-        ) from None
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise UsageError(f"no data can be made in {out}: Permission denied", "another folder")
+    making.make_data("mnist", out, python, samples=samples, seed=seed)

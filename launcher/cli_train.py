@@ -14,24 +14,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from launcher import api, report
 from launcher import cli_options as options
-from launcher import report
 from launcher.binding_options import OPTIONS as BINDING_OPTIONS
 from launcher.binding_options import make_binding
-from launcher.cli_shared import check_logs, check_model, find_nodes, opened, print_notes
+from launcher.cli_shared import print_notes
 from launcher.compute_options import make_computing
-from launcher.data_options import absolute
 from launcher.errors import UsageError
-from launcher.plan import check_options, make_plan
-from launcher.tasks import AUTO, DEFAULT_FIRST_PORT, Options
+from launcher.tasks import AUTO, DEFAULT_FIRST_PORT
 from launcher.terminal import console
-from launcher.training.config import ConfigError, TrainConfig, parse
-from launcher.training.view import TrainingDisplay
+from launcher.training.config import TrainConfig
+from launcher.training.config_file import read_config
 
 if TYPE_CHECKING:
     from launcher.training.train import Trained
-
-_MOST_CONFIG_BYTES = 1 << 20
 
 _config_option = click.option(
     "--config",
@@ -150,43 +146,7 @@ def _read(path: Path, values: dict[str, Any], given: dict[str, Any]) -> TrainCon
             given[key] = values[option]
     if values["device"]:
         given["arch"] = values["device"]
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_CONFIG_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}", "--config with the path of a file"
-        ) from error
-    if len(content) > _MOST_CONFIG_BYTES:
-        raise ConfigError(f"{path} is larger than any configuration", "configs/hep_cnn_64.json")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no UTF-8 text", "configs/hep_cnn_64.json") from error
-    config = parse(text, str(path), given)
-    if values["stage"]:
-        config = config.with_data(stage=values["stage"])
-    return _located(config, is_local=values["nodes_file"] is None)
-
-
-def _located(config: TrainConfig, is_local: bool) -> TrainConfig:
-    """With absolute folders: on this machine, relative ones are so to where the command runs."""
-    data, training = config.options.data, config.training
-    folders = {"inputpath": data.path, "outputpath": training.output, "--stage": data.stage}
-    found = {}
-    for name, folder in folders.items():
-        if folder and is_local:
-            found[name] = absolute(name, folder)
-        elif folder and not folder.startswith(("/", "~/")):
-            raise ConfigError(
-                f"{config.where}: {name} {folder!a} is relative, and a node knows no folder that "
-                "it could be relative to",
-                "a path that begins with / or ~/",
-            )
-        else:
-            found[name] = folder
-    config = config.with_data(path=found["inputpath"], stage=found["--stage"])
-    return config.with_training(output=found["outputpath"])
+    return read_config(path, given, values["stage"], is_local=values["nodes_file"] is None)
 
 
 def _execute(
@@ -197,53 +157,28 @@ def _execute(
     gpus_per_node: int,
     dry_run: bool,
 ) -> None:
-    check_model(config.options.model)
-    check_logs(values["logs_dir"])
-    out = console()
-    err = console(stderr=True)
-    print_notes(err, config.notes)
     where = options.make_where(values, num_nodes)
-    nodes, transport = find_nodes(where, err)
-    asked = _asked(config, values, len(nodes), gpus_per_node)
-    check_options(asked, len(nodes))
-    if asked.backup_workers < config.options.backup_workers or (
-        asked.synchronous and not config.options.synchronous
-    ):
-        print_notes(err, ("one worker alone: num_hot_spares and mode async have no part",))
-    with opened(where, nodes, transport, asked, err, TrainingDisplay) as (session, display):
-        plan = make_plan(asked, session.nodes, session.hellos)
-        if dry_run:
-            commands = [session.describe(node) for node in session.nodes]
-            if values["as_json"]:
-                click.echo(report.plan_json(plan, commands))
-            else:
-                report.print_plan(out, plan, commands)
-            return
-        from launcher.run_record import Context
-        from launcher.training.train import train as train_once
-
-        trained = train_once(session, plan, Context(values["logs_dir"], argv), display)
-    print_notes(err, trained.problems)
+    changes = {
+        "parameter_servers": values["num_ps"],
+        "first_port": values["port_base"],
+        "seed": values["seed"],
+        "stall_seconds": values["stall_timeout"],
+        "binding": make_binding(values),
+        "aggregation": values.get("aggregate", AUTO),
+        "gradient_dtype": values.get("gradient_dtype", "fp32"),
+        **(make_computing(values) if "precision" in values else {}),
+    }
+    out = console()
+    if dry_run:
+        with api.planned_training(config, where, gpus_per_node, **changes) as (session, plan, _):
+            report.show_plan(out, session, plan, values["as_json"])
+        return
+    trained = api.train(config, where, values["logs_dir"], argv, gpus_per_node, **changes)
+    print_notes(console(stderr=True), trained.problems)
     if values["as_json"]:
         click.echo(_as_json(trained))
     else:
         _print(out, trained)
-
-
-def _asked(config: TrainConfig, values: dict[str, Any], nodes: int, gpus_per_node: int) -> Options:
-    computing = make_computing(values) if "precision" in values else {}
-    with_servers = replace(
-        config, options=replace(config.options, parameter_servers=values["num_ps"], **computing)
-    )
-    return replace(
-        with_servers.for_workers(nodes, gpus_per_node),
-        first_port=values["port_base"],
-        seed=values["seed"],
-        stall_seconds=values["stall_timeout"],
-        binding=make_binding(values),
-        aggregation=values.get("aggregate", AUTO),
-        gradient_dtype=values.get("gradient_dtype", "fp32"),
-    )
 
 
 def _print(out: Console, trained: Trained) -> None:

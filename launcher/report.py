@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # they bring pandas along
     from launcher.measurement import Measurement
     from launcher.outcome import Outcome
     from launcher.results.log import RunRow
+    from launcher.session import Session
 
 
 def last_line(row: RunRow) -> str:
@@ -143,6 +144,15 @@ def measurement_json(measurement: Measurement, plot: Path | None) -> str:
 
 def _json_value(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show_plan(console: Console, session: Session, plan: RunPlan, as_json: bool) -> None:
+    """A plan, as a person or as a program wants it."""
+    commands = [session.describe(node) for node in session.nodes]
+    if as_json:
+        console.file.write(plan_json(plan, commands) + "\n")
+    else:
+        print_plan(console, plan, commands)
 
 
 def print_plan(console: Console, plan: RunPlan, commands: list[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from launcher.errors import NodeError, ResultsError, RunTestError, UsageError
 from launcher.nodes import Node
@@ -42,15 +42,15 @@ class Step:
 class Sweep:
     """What is to be measured: every number of GPUs in `points`, for every item, `repeats` times.
 
-    baseline: the strategy of the point of one GPU.  options: what all runs have in common; their
-    model, batch size and number of workers are those of each run.
+    points: in rising order.  baseline: the strategy of the point of one GPU.  options: what all
+    runs have in common; their model, batch size and number of workers are those of each run.
     """
 
     items: tuple[Item, ...]
     points: tuple[int, ...]
-    repeats: int
-    baseline: str
-    options: Options
+    repeats: int = 1
+    baseline: str = SINGLE
+    options: Options = field(default_factory=lambda: Options(model=""))
 
     @property
     def nodes_needed(self) -> int:

@@ -23,7 +23,8 @@ def write_anything() -> None:
 
 def console(stderr: bool = False) -> Console:
     """Where everything is printed. Of what is printed nothing but rich's own styles is obeyed."""
-    made = Console(stderr=stderr, highlight=False, emoji=False)
+    # Text in a notebook, too.
+    made = Console(stderr=stderr, highlight=False, emoji=False, force_jupyter=False)
     made.push_render_hook(_Plainly())
     return made
 
