@@ -9,11 +9,12 @@ bin := .venv/bin
 
 SECONDS_EACH := $(or $(SECONDS),60)
 
-.PHONY: help run test test-faults check fuzz soak bench-fan-out venv venv-dev clean
+.PHONY: help run test test-horovod test-faults check fuzz soak bench-fan-out venv venv-dev clean
 
 help:
 	@echo 'make run     measure a small model on this machine: table, CSV and SVG (first time: 2 minutes)'
 	@echo 'make test    run all tests'
+	@echo 'make test-horovod  build Horovod in .venv-horovod (10 minutes), and run its tests'
 	@echo 'make test-faults  run the tests of faults again and again (ROUNDS=20), until one fails'
 	@echo 'make check   look at format, lint and types'
 	@echo 'make fuzz    feed every parser with hostile input, for a minute each (SECONDS=60)'
@@ -30,6 +31,11 @@ test: venv-dev
 	@bash scripts/system-packages sshd=openssh-server ssh=openssh-client ip=iproute2 \
 	    unshare=util-linux ps=procps slurmctld=slurm-wlm munged=munge || echo 'tests: those that need them are skipped' >&2
 	$(bin)/python -m pytest $(ARGS)
+
+# Horovod builds against older versions of TensorFlow alone: it has an environment of its own.
+test-horovod: venv-dev
+	@bash scripts/horovod-environment
+	HOROVOD_PYTHON=$(CURDIR)/.venv-horovod/bin/python $(bin)/python -m pytest tests/test_horovod.py $(ARGS)
 
 test-faults: venv-dev
 	@bash scripts/fault-rounds $(or $(ROUNDS),20) $(ARGS)
@@ -62,5 +68,5 @@ venv-dev:
 	@bash scripts/environment dev
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-horovod build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find launcher perftest models tests -name __pycache__ -prune -exec rm -rf {} +

@@ -148,7 +148,7 @@ training_options = _together(
     ),
     click.option(
         "--strategy",
-        type=click.Choice(["parameter_server", "all_reduce", "single"]),
+        type=click.Choice(["parameter_server", "all_reduce", "horovod", "single"]),
         default="parameter_server",
         show_default=True,
         help="Where parameters live and how gradients meet.",

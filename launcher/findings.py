@@ -20,7 +20,7 @@ from launcher.checked import (
 from launcher.findings_machine import device_findings, machine_findings
 from launcher.findings_network import link_findings, name_findings
 from launcher.placement import WORKER_PORT_OFFSET
-from launcher.tasks import OVER_THE_NETWORK, PARAMETER_SERVER_STRATEGY
+from launcher.tasks import GET_HOROVOD, HOROVOD, OVER_THE_NETWORK, PARAMETER_SERVER_STRATEGY
 
 _CLOCK_SECONDS = 1.0
 
@@ -75,6 +75,20 @@ def connection_findings(checked: Checked) -> Iterator[Finding]:
 def version_findings(checked: Checked) -> Iterator[Finding]:
     """Differences that make a run fail (TensorFlow, Keras), or may make it differ."""
     mend = "install one version on all, or name an interpreter with python= in the nodes file"
+    with_horovod = checked.asked.strategy == HOROVOD
+    without = tuple(
+        state.node.alias
+        for state in checked.nodes
+        if with_horovod and state.hello is not None and not state.hello.versions.horovod
+    )
+    if without:
+        yield Finding(
+            without,
+            FAILURE,
+            "horovod_missing",
+            "has no Horovod, and --strategy horovod is asked for",
+            GET_HOROVOD,
+        )
     for what, of, mark in (
         ("TensorFlow", lambda hello: hello.versions.tensorflow, FAILURE),
         ("Keras", lambda hello: hello.versions.keras, FAILURE),

@@ -23,6 +23,8 @@ from launcher.placement import (
 from launcher.tasks import (
     ALL_REDUCE,
     AUTO,
+    GET_HOROVOD,
+    HOROVOD,
     INPUT_ONLY,
     ON_NODE,
     PARAMETER_SERVER_STRATEGY,
@@ -114,7 +116,7 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
     Raises PlanError when the nodes do not have what the options ask for.
     """
     check_options(options, len(nodes))
-    _check_versions(nodes, hellos)
+    _check_versions(options, nodes, hellos)
     device = _device(options, nodes, hellos)
     check_device(options, device)
     ports = Ports(options, nodes, hellos)
@@ -165,8 +167,14 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
     )
 
 
-def _check_versions(nodes: Sequence[Node], hellos: Sequence[Hello]) -> None:
-    for name, what in (("tensorflow", "TensorFlow"), ("keras", "Keras")):
+def _check_versions(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) -> None:
+    compared = [("tensorflow", "TensorFlow"), ("keras", "Keras")]
+    if options.strategy == HOROVOD:
+        compared.append(("horovod", "Horovod"))
+        without = [n.alias for n, h in zip(nodes, hellos, strict=True) if not h.versions.horovod]
+        if without:
+            raise PlanError(f"--strategy horovod: no Horovod on {', '.join(without)}", GET_HOROVOD)
+    for name, what in compared:
         by_version: dict[str, list[str]] = defaultdict(list)
         for node, hello in zip(nodes, hellos, strict=True):
             by_version[getattr(hello.versions, name)].append(node.alias)

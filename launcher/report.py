@@ -16,7 +16,7 @@ from rich.table import Table
 from launcher.binding import Binding
 from launcher.computing import in_words
 from launcher.data_options import data_label
-from launcher.tasks import INPUT_ONLY, RunPlan
+from launcher.tasks import ALL_REDUCE, HOROVOD, INPUT_ONLY, RunPlan
 from launcher.text import counted
 
 if TYPE_CHECKING:  # they bring pandas along
@@ -89,8 +89,8 @@ def _rows(row: RunRow) -> list[tuple[str, str]]:
 def _strategy(row: RunRow) -> str:
     if row.strategy == "single":
         return "single process"
-    if row.strategy == "all_reduce":
-        return "all_reduce, synchronous, every worker with all parameters"
+    if row.strategy in (ALL_REDUCE, HOROVOD):
+        return f"{row.strategy}, synchronous, every worker with all parameters"
     if row.strategy == INPUT_ONLY:
         return "none: batches are read, and nothing is trained"
     text = f"{row.strategy}, {'synchronous' if row.sync else 'asynchronous'}"

@@ -20,10 +20,16 @@ ALL_REDUCE = "all_reduce"
 AUTO, ON_NODE, NOWHERE = "auto", "node", "none"
 # What a number of them takes on its way there.
 GRADIENT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+HOROVOD = "horovod"
+# What to do where a node lacks Horovod.
+GET_HOROVOD = (
+    "HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITHOUT_MPI=1 PYTHON -m pip install horovod there, beside "
+    "TensorFlow 2.18 or older; --python PATH of an interpreter that has it; --strategy all_reduce"
+)
 # What --input-only asks for; no choice of --strategy.
 INPUT_ONLY = "input_only"
 # Whose tasks listen, and call each other.
-OVER_THE_NETWORK = (PARAMETER_SERVER_STRATEGY, ALL_REDUCE)
+OVER_THE_NETWORK = (PARAMETER_SERVER_STRATEGY, ALL_REDUCE, HOROVOD)
 
 
 @dataclass(frozen=True)

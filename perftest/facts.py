@@ -73,6 +73,7 @@ def _versions() -> Versions:
         tensorflow=_version("tensorflow", _TENSORFLOW_DISTRIBUTIONS),
         keras=_version("keras", ("keras", "keras-nightly")),
         h5py=_version("h5py", ("h5py",)),
+        horovod=_version("horovod", ("horovod",)),
     )
 
 

@@ -28,7 +28,7 @@ STANDARD = frozenset(sys.stdlib_module_names)
 OPERATOR = {"click", "fabric", "filelock", "matplotlib", "numpy", "pandas", "paramiko", "rich"}
 ALLOWED: dict[str, set[str]] = {
     "launcher": {"launcher", "scipy", *OPERATOR},
-    "perftest": {"perftest", "models", "tensorflow", "keras", "numpy", "h5py"},
+    "perftest": {"perftest", "models", "tensorflow", "keras", "numpy", "h5py", "horovod"},
     "models": {"models", "tensorflow", "keras", "numpy"},
 }
 
@@ -123,7 +123,7 @@ def cli_alone_reads_argv_and_decides_the_exit_code(sources: Sources) -> Iterator
 def foreign_packages_are_declared(sources: Sources) -> Iterator[str]:
     """setup.cfg lists what launcher imports; numpy and the extras serve the nodes."""
     launcher, cpu, gpu = declared("install_requires"), declared("cpu"), declared("gpu")
-    on_nodes = (launcher | cpu) & (launcher | gpu)
+    on_nodes = (launcher | cpu) & (launcher | gpu) | declared("horovod")
     for each in _foreign(sources):
         if each.top not in (launcher if each.file.startswith("launcher/") else on_nodes):
             yield f"{each}, which setup.cfg does not list"

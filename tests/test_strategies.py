@@ -39,11 +39,13 @@ class Quiet:
     def run_ending(self, *_: object) -> None: ...
 
 
-def train(tmp_path: Path, name: str, nodes: int = 1, **changes: Any) -> Outcome:
+def train(
+    tmp_path: Path, name: str, nodes: int = 1, python: str = sys.executable, **changes: Any
+) -> Outcome:
     """Run 2 + 4 steps of DeepMNIST without dropout on this machine."""
     asked = Options(model="deepmnist", warmup_steps=2, measured_steps=4, **changes)
     where = [Node("127.0.0.1", f"local{i}") for i in range(nodes)]
-    options = NodeOptions(str(tmp_path), sys.executable)
+    options = NodeOptions(str(tmp_path), python)
     outcome = Outcome()
     logs: list[bytes] = []
     with Session(where, LocalTransport(), options, name) as session:

@@ -23,6 +23,7 @@ class Versions:
     tensorflow: str
     keras: str
     h5py: str
+    horovod: str = ""
 
 
 @record(frozen=True)

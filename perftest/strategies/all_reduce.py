@@ -12,6 +12,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -38,6 +39,20 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     link.phase("meeting the other workers")
     options = _options(job)
     strategy = _strategy(job, place.index, options)
+
+    def engine(model: Any, batches: Input, device: str) -> AllReduce:
+        return AllReduce(job, model, batches, device, strategy, options)
+
+    measure_in_step(assignment, link, engine)
+
+
+def measure_in_step(
+    assignment: Assignment,
+    link: AgentLink,
+    make_engine: Callable[[Any, Input, str], Lockstep],
+) -> None:
+    """Build, measure and tell, once the workers have met; does not return."""
+    job, place = assignment.job, assignment.place
     link.phase("building the model")
     device = device_name(place)
     with tf.device(device):
@@ -46,7 +61,7 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     if job.data.input_only:
         measure_input(job, link, batches)
         return
-    engine = AllReduce(job, model, batches, device, strategy, options)
+    engine = make_engine(model, batches, device)
     if batches.fixed is None:
         batches.start(device)
     train(job, link, engine.step)
@@ -73,15 +88,10 @@ def _strategy(job: Job, index: int, options: Any) -> Any:
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
 
-class AllReduce(Single):
+class Lockstep(Single):
     """The training of one of several processes that keep the same parameters."""
 
-    def __init__(
-        self, job: Job, model: Any, batches: Input, device: str, strategy: Any, options: Any
-    ) -> None:
-        self._strategy = strategy
-        self._options = options
-        super().__init__(job, model, batches, device)
+    _computed_at: Any
 
     def step(self) -> StepResult:
         """Train on the next batch, with all others on theirs."""
@@ -93,14 +103,28 @@ class AllReduce(Single):
         # Two readings of a clock that may be set: what cannot be is not known.
         return StepResult(value, self._steps, own if own > 0 else math.nan)
 
+    def _note_computed(self, gradients: list[Any]) -> None:
+        """Take the time when all are there, and before the last of them travels."""
+        with tf.device("/device:CPU:0"), tf.control_dependencies(gradients):
+            self._computed_at = tf.timestamp()
+
+
+class AllReduce(Lockstep):
+    """By the collective operations of TensorFlow."""
+
+    def __init__(
+        self, job: Job, model: Any, batches: Input, device: str, strategy: Any, options: Any
+    ) -> None:
+        self._strategy = strategy
+        self._options = options
+        super().__init__(job, model, batches, device)
+
     def _replica(self, images: Any, labels: Any, weights: Any) -> Any:
         loss = self._strategy.run(self._train, args=(images, labels, weights))
         return loss, self._computed_at
 
     def _combined(self, gradients: list[Any]) -> list[Any]:
-        # Taken when all are there, and before any of them travels.
-        with tf.device("/device:CPU:0"), tf.control_dependencies(gradients):
-            self._computed_at = tf.timestamp()
+        self._note_computed(gradients)
         context = tf.distribute.get_replica_context()
         return list(
             context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients, options=self._options)
