@@ -17,7 +17,7 @@ CONFIG = {str(ROOT / "configs" / "hep_cnn_64_cpu.json")!r}
 NODES = None
 DATA, TRAINED, LOGS = "data", "trained", "logs"
 SIZE, SAMPLES = 16, 400
-EPOCHS, WORKERS = 2, 1
+EPOCHS, WORKERS = 1, 1
 BATCH, POINTS, STEPS, REPEATS = 4, (1, 2), 20, 1
 """
 
@@ -46,11 +46,11 @@ def test_the_notebook_trains_and_plots_how_it_scales(tmp_path: Path) -> None:
     notebook = small()
     ExecutePreprocessor(timeout=120).preprocess(notebook, {"metadata": {"path": str(tmp_path)}})
     shown = texts(notebook)
-    assert "epoch 2: validation loss" in shown
+    assert "epoch 1: validation loss" in shown
     assert "image/svg+xml" in shown
-    assert "one machine: " in shown
+    assert "note: few repeats: measured once" in shown
     (metrics,) = (tmp_path / "logs" / "runs").glob("*/metrics.csv")
-    assert list(pd.read_csv(metrics)["split"]) == ["train", "validation"] * 2
+    assert list(pd.read_csv(metrics)["split"]) == ["train", "validation"]
     log = pd.read_csv(tmp_path / "logs" / "hep_cnn_64_b4.csv")
     assert list(log["gpus"]) == [1, 2]
     assert list(log["strategy"]) == ["single", "all_reduce"]
