@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # they bring pandas along
     from launcher.measurement import Measurement
     from launcher.training.train import Trained
 
-HERE = Where(nodes_file=None, count=None, remote_dir="", ssh_config=None, python=None)
+HERE = Where()
 LOGS = Path(DEFAULT_LOGS)
 
 

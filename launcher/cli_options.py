@@ -36,11 +36,11 @@ class Where:
     first_port: as the command line says, for commands that start servers.
     """
 
-    nodes_file: Path | None
-    count: int | None
-    remote_dir: str
-    ssh_config: Path | None
-    python: str | None
+    nodes_file: Path | None = None
+    count: int | None = None
+    remote_dir: str = ""
+    ssh_config: Path | None = None
+    python: str | None = None
     first_port: int = DEFAULT_FIRST_PORT
 
 

@@ -103,7 +103,9 @@ def _serve(address: str) -> Any:
             f"Horovod cannot listen at {address}: another program has taken the port since it was "
             "found free (run again, or --port-base with another first port)"
         ) from error
-    threading.Thread(target=server.serve_forever, name="rendezvous", daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, args=(_POLL_SECONDS,), name="rendezvous", daemon=True
+    ).start()
     return server
 
 
