@@ -102,7 +102,7 @@ def test_a_job_that_is_cancelled_in_mid_run_leaves_nothing_and_the_table_says_so
     (output,) = [folder / "logs" / "jobs" / p.name for p in (folder / "logs" / "jobs").iterdir()]
     measuring = "all workers: measuring"
     said = output / "output"
-    slurm.wait_for(measuring, lambda: said.exists() and measuring in said.read_text(), 60)
+    slurm.wait_for(measuring, lambda: said.exists() and measuring in said.read_text(), 120)
     assert command.states()[job].startswith("running")
     slurm.run("scancel", job)
     command.wait_until_over()
