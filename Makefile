@@ -9,7 +9,7 @@ bin := .venv/bin
 
 SECONDS_EACH := $(or $(SECONDS),60)
 
-.PHONY: help run test test-horovod test-faults check fuzz soak bench-fan-out venv venv-dev clean
+.PHONY: help run test test-horovod test-faults check fuzz soak bench-fan-out venv venv-dev clean bench-aggregate
 
 help:
 	@echo 'make run     measure a small model on this machine: table, CSV and SVG (first time: 2 minutes)'
@@ -59,6 +59,9 @@ soak: venv-dev
 
 bench-fan-out: venv-dev
 	$(bin)/python benchmarks/fan_out.py $(ARGS)
+
+bench-aggregate: venv-dev
+	$(bin)/python benchmarks/aggregate.py $(ARGS)
 
 # Both look for themselves whether there is anything to do.
 venv:

@@ -169,6 +169,8 @@ def _parts(plan: RunPlan, outcome: Outcome) -> tuple[Bottleneck | None, dict[str
     if pace is None or parts is None:
         return None, {}
     late = late_workers(steps, sync=plan.job.synchronous)
+    if shared_processors(len(plan.workers), _processors(plan)):
+        late = set()  # who computes longest is who came when the processor was another's
     busy = dict(parts["cpu"] / parts["seconds"])
     load = machine_load(plan, outcome.servers, pace.worker, busy)
     found = bottleneck(pace, late, load)

@@ -82,13 +82,17 @@ def place_servers(options: Options, nodes: Sequence[Node], ports: Ports) -> tupl
     )
 
 
-def place_adders(options: Options, workers: Sequence[PlannedTask]) -> tuple[int, ...]:
-    """For each worker the one that adds up the gradients of its node: the first there. None where
-    every worker's gradients travel by themselves.
+def place_adders(
+    options: Options, workers: Sequence[PlannedTask], servers: Sequence[PlannedTask]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """For each worker the one that adds up the gradients of its node, the first there; and the same
+    for each server, -1 where its node has none. None where all gradients travel by themselves.
     """
     first: dict[int, int] = {}
     adders = tuple(first.setdefault(task.node, task.place.index) for task in workers)
-    return adders if adds_up(options, list(Counter(adders).values())) else ()
+    if not adds_up(options, list(Counter(adders).values())):
+        return (), ()
+    return adders, tuple(first.get(task.node, -1) for task in servers)
 
 
 def adds_up(options: Options, workers: Sequence[int]) -> bool:

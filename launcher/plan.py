@@ -125,6 +125,7 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
     servers = place_servers(options, nodes[:used], ports)
     bound = bind_workers(device, options, hellos)
     workers = place_workers(device, bound, nodes, hellos, ports)
+    adders, server_adders = place_adders(options, workers, servers)
     job = Job(
         model=options.model,
         strategy=options.strategy,
@@ -151,7 +152,8 @@ def make_plan(options: Options, nodes: Sequence[Node], hellos: Sequence[Hello]) 
         xla=uses_xla(options, device),
         onednn=options.onednn,
         profile_steps=options.profile_steps,
-        adders=place_adders(options, workers),
+        adders=adders,
+        server_adders=server_adders,
         gradient_dtype=options.gradient_dtype,
     )
     return RunPlan(

@@ -67,23 +67,19 @@ class Link:
 def traffic(plan: RunPlan, holds: Sequence[ServerHolds]) -> tuple[Link, ...]:
     """What every link carries for one step of every worker, the widest first.
 
-    Every worker that talks to the servers fetches all parameters from them, and sends each the
-    gradients of what it holds; what it adds up for others of its node comes and goes there.
+    Every worker fetches all parameters from the servers, and sends each the gradients of what it
+    holds; where nodes add up, those of servers elsewhere come and go between it and the adder.
     """
     bytes_: dict[tuple[int, int], int] = defaultdict(int)
     wire = GRADIENT_BYTES[plan.job.gradient_dtype]
-    whole = sum(each.bytes for each in holds)
-    workers = {task.place.index: task.node for task in plan.workers}
-    servers = [task.node for task in plan.servers]
-    adders = plan.job.adders or tuple(workers)
-    for worker, adder in zip(workers, adders, strict=True):
-        node = workers[worker]
-        if worker != adder:
-            bytes_[node, node] += 2 * whole
-            continue
-        for server, held in zip(servers, holds, strict=True):
-            bytes_[server, node] += held.bytes
-            bytes_[node, server] += held.bytes * wire // 4
+    adders = plan.job.adders or tuple(task.place.index for task in plan.workers)
+    for task, adder in zip(plan.workers, adders, strict=True):
+        for server, held in zip(plan.servers, holds, strict=True):
+            if task.place.index == adder or server.node == task.node:
+                bytes_[server.node, task.node] += held.bytes
+                bytes_[task.node, server.node] += held.bytes * wire // 4
+            else:
+                bytes_[task.node, task.node] += 2 * held.bytes
     links = (Link(*pair, count) for pair, count in bytes_.items())
     return tuple(sorted(links, key=lambda link: (-link.bytes, link.source, link.target)))
 

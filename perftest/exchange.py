@@ -3,11 +3,12 @@
 Synchronous updates are TensorFlow's accumulators and a queue of tokens on the servers, as its
 SyncReplicasOptimizer uses them (Chen et al., "Revisiting distributed synchronous SGD",
 arXiv:1604.00981). Here they are used directly, so that the moments between can be told apart, and
-so that the workers of a node can be one in the eyes of the servers:
+so that what travels to a server elsewhere can be the sum of a node's workers:
 
-    one worker of each node, the adder, pulls the parameters and hands them to the others through
-    queues in its own process; they hand it their gradients through accumulators there; it sends
-    the node's mean to the servers, waits for the update, and gives the others its number.
+    one worker of each node, the adder, pulls the parameters of servers elsewhere and hands them to
+    the others through queues in its own process; they hand it their gradients of these through
+    accumulators there; it sends on their mean, and gives the others the number of the update.
+    With servers on their own node all workers deal themselves: that goes through no link.
 
 A queue of parameters holds exactly one value for each of the others and step, and they take one
 each: nobody can run ahead, because the next step's come when this step's update is made.
@@ -15,7 +16,6 @@ each: nobody can run ahead, because the next step's come when this step's update
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,23 +57,31 @@ class Exchange:
         self._global_step = self._updates.global_step
         self.scale = self._updates.scale
         self._host = host_of(worker)
-        self._adder = job.adders[worker] if job.adders else worker
-        self._is_adder = self._adder == worker
-        self._others = Counter(job.adders)[worker] - 1 if job.adders else 0
         self._wire = _WIRE[job.gradient_dtype]
+        self._adder = job.adders[worker] if job.adders else worker
+        own = [each for each, adder in enumerate(job.adders) if adder == self._adder]
+        self._others = [each for each in own if each != self._adder]
+        self._is_adder = self._adder == worker
+        # The pieces that go through the adder.
+        self._through = [bool(self._others) and not self._is_near(p) for p in self._pieces]
         self.update: Any = None
-        if job.synchronous and self._is_adder:
+        self._noted: list[Any] = []
+        if job.synchronous:
             self._local_step = layout.local_step.variable()
             self._tokens = _tokens("tokens", self._global_step.device)
             self._sums = [_sum(piece, piece.device, "all") for piece in self._pieces]
             self._define_update()
-        if self._others or not self._is_adder:
+        if self._others:
             self._make_talk()
+            self._own_tokens = self._node_tokens.get(worker, self._tokens)
+
+    def _is_near(self, piece: Shape) -> bool:
+        return self._job.server_adders[piece.server] == self._adder
 
     def _make_talk(self) -> None:
         """What lives on the adder's processor, between it and the other workers of its node."""
         place = host_of(self._adder)
-        self._node_tokens = _tokens("node/tokens", place)
+        self._node_tokens = {w: _tokens(f"node/tokens/{w}", place) for w in self._others}
         self._node_sums = [_sum(piece, place, "node") for piece in self._pieces]
         with v1.device(place):
             self._handed = [
@@ -83,97 +91,92 @@ class Exchange:
 
     def pull(self) -> list[Any]:
         """The values of all pieces of the parameters."""
+        return [
+            self._handed_on(i) if self._through[i] else variable.read_value()
+            for i, variable in enumerate(self._updates.parameters)
+        ]
+
+    def _handed_on(self, i: int) -> Any:
+        """A piece that one worker of the node pulls for all."""
         if not self._is_adder:
-            return [queue.dequeue() for queue in self._handed]
-        values = [variable.read_value() for variable in self._updates.parameters]
-        if not self._others:
-            return values
-        with v1.device(self._host):  # where all that use them take them from: they travel once
-            values = [tf.identity(value) for value in values]
-            self._handing = [
-                queue.enqueue(value)
-                for queue, value in zip(self._handed, values, strict=True)
-                for _ in range(self._others)
-            ]
-        return values
+            return self._handed[i].dequeue()
+        with v1.device(self._host):  # where all that use it take it from: it travels once
+            value = tf.identity(self._updates.parameters[i].read_value())
+            self._noted += [self._handed[i].enqueue(value) for _ in self._others]
+        return value
 
     def push(self, gradients: Sequence[Any]) -> Sent:
         """Send the gradients of all pieces, and wait for the update."""
         if not self._job.synchronous:
             return self._push_alone(gradients)
-        if not self._is_adder:
-            delivered = self._hand_over(gradients)
-            with v1.control_dependencies([delivered]):
-                return Sent((), delivered, self._node_tokens.dequeue())
+        step = self._local_step.read_value()
         gathered: list[Any] = []
-        if self._others:
-            gathered = gradients = self._add_up(gradients)
-        gradients = self._weighed(gradients)
-        delivered = self._deliver(gradients)
+        given = []
+        for i, gradient in enumerate(gradients):
+            workers = 1
+            if self._through[i]:
+                handed = self._node_sums[i].apply_grad(gradient, _ALWAYS)
+                if not self._is_adder:
+                    given.append(handed)
+                    continue
+                self._noted.append(handed)
+                workers += len(self._others)
+                gradient = self._node_sums[i].take_grad(workers)
+                gathered.append(gradient)
+            sent = self._over_the_wire(self._weighed(gradient, i, workers), i)
+            given.append(self._sums[i].apply_grad(sent, step))
+        delivered = tf.group(*given)
+        tokens = self._tokens if self._is_adder else self._own_tokens
         with v1.control_dependencies([delivered]):
-            token = self._tokens.dequeue()
-        noted = [self._local_step.assign(token, read_value=False)]
-        with v1.device(self._host):
-            if self._others:
-                tokens = tf.fill([self._others], token)
-                noted += [self._node_tokens.enqueue_many((tokens,)), *self._handing]
-            with v1.control_dependencies(noted):
-                return Sent(gathered, delivered, tf.identity(token))
+            token = tokens.dequeue()
+        noted = [*self._noted, self._local_step.assign(token, read_value=False)]
+        if self._is_adder and self._others:
+            noted += [queue.enqueue(token) for queue in self._node_tokens.values()]
+        with v1.device(self._host), v1.control_dependencies(noted):
+            return Sent(gathered, delivered, tf.identity(token))
 
     def _push_alone(self, gradients: Sequence[Any]) -> Sent:
-        applied = self._updates.apply(self._over_the_wire(gradients))
+        sent = [self._over_the_wire(gradient, i) for i, gradient in enumerate(gradients)]
+        applied = self._updates.apply(sent)
         with v1.control_dependencies([applied]):
             return Sent((), applied, self._global_step.read_value())
 
-    def _hand_over(self, gradients: Sequence[Any]) -> Any:
-        """Give the adder of this node our gradients."""
-        pairs = zip(self._node_sums, gradients, strict=True)
-        return tf.group(*(total.apply_grad(gradient, _ALWAYS) for total, gradient in pairs))
-
-    def _add_up(self, gradients: Sequence[Any]) -> list[Any]:
-        """The mean gradients of the whole node."""
-        pairs = zip(self._node_sums, gradients, strict=True)
-        own = [total.apply_grad(gradient, _ALWAYS) for total, gradient in pairs]
-        self._handing += own
-        return [total.take_grad(self._others + 1) for total in self._node_sums]
-
-    def _weighed(self, means: Sequence[Any]) -> Sequence[Any]:
-        """The means of nodes, weighed so that the servers' mean of them is that of all workers."""
+    def _senders(self, piece: Shape) -> int:
+        """How many gradients of a piece make an update."""
         adders = self._job.adders
-        factor = (self._others + 1) * len(set(adders)) / len(adders) if adders else 1.0
+        if not adders:
+            return self._job.aggregate
+        near = adders.count(self._job.server_adders[piece.server])
+        return len(set(adders)) + max(0, near - 1)
+
+    def _weighed(self, mean: Any, i: int, workers: int) -> Any:
+        """The mean of some workers' gradients, weighed so that the server's mean of all that it is
+        sent is that of all workers.
+        """
+        all_workers = len(self._job.adders)
+        factor = workers * self._senders(self._pieces[i]) / all_workers if all_workers else 1.0
         if factor == 1:
-            return means
-        found = []
-        for mean in means:
-            with v1.device(mean.device):
-                found.append(mean * tf.constant(factor, mean.dtype))
-        return found
+            return mean
+        with v1.device(mean.device):
+            return mean * tf.constant(factor, mean.dtype)
 
-    def _deliver(self, gradients: Sequence[Any]) -> Any:
-        """Give the servers gradients, each for a piece that it holds."""
-        sent = self._over_the_wire(gradients)
-        step = self._local_step.read_value()
-        pairs = zip(self._sums, sent, strict=True)
-        return tf.group(*(total.apply_grad(gradient, step) for total, gradient in pairs))
-
-    def _over_the_wire(self, gradients: Sequence[Any]) -> list[Any]:
-        """The same gradients on the servers; on the way there they have the type of the wire."""
-        found = []
-        for piece, gradient in zip(self._pieces, gradients, strict=True):
-            if self._wire == tf.float32:
-                found.append(gradient)
-                continue
-            with v1.device(gradient.device):
-                small = tf.cast(gradient, self._wire)
-            with v1.device(piece.device):
-                found.append(tf.cast(small, piece.dtype))
-        return found
+    def _over_the_wire(self, gradient: Any, i: int) -> Any:
+        """The same gradient on its server; on the way there it has the type of the wire."""
+        if self._wire == tf.float32:
+            return gradient
+        with v1.device(gradient.device):
+            small = tf.cast(gradient, self._wire)
+        with v1.device(self._pieces[i].device):
+            return tf.cast(small, self._pieces[i].dtype)
 
     def _define_update(self) -> None:
         """One update with everybody's gradients, and a token for each that waits for it."""
-        senders = len(set(self._job.adders)) if self._job.adders else self._job.aggregate
-        waiting = senders if self._job.adders else len(self._job.cluster.worker)
-        applied = self._updates.apply([total.take_grad(senders) for total in self._sums])
+        means = [
+            total.take_grad(self._senders(piece))
+            for total, piece in zip(self._sums, self._pieces, strict=True)
+        ]
+        waiting = len(set(self._job.adders)) or len(self._job.cluster.worker)
+        applied = self._updates.apply(means)
         with v1.control_dependencies([applied]), v1.device(self._global_step.device):
             tokens = tf.fill([waiting], self._global_step.read_value())
             self.update = self._tokens.enqueue_many((tokens,))

@@ -14,11 +14,13 @@ import tensorflow as tf
 from perftest import optimizers
 from perftest.inputs import Input
 from perftest.loss_scale import LossScale
-from perftest.protocol import Job, Place, ServerHolds, place_variables
+from perftest.protocol import Job, Piece, Place, ServerHolds, place_variables
 from perftest.worker import device_name
 
 v1 = tf.compat.v1
 
+# Pieces that are handed on are no larger: while one is handed on, the next is on its way.
+_STAGE_BYTES = 16 << 20
 _FIRST_SERVER = "/job:ps/task:0/device:CPU:0"
 
 
@@ -30,6 +32,11 @@ class Shape:
     shape: tuple[int, ...]
     dtype: Any
     device: str
+
+    @property
+    def server(self) -> int:
+        """The index of the parameter server that it lives on."""
+        return int(self.device.split("/job:ps/task:")[1].partition("/")[0])
 
     @property
     def bytes(self) -> int:
@@ -88,7 +95,7 @@ def layout(job: Job, place: Place, model: Any, batches: Input) -> Layout:
     """Decide where the variables of this worker's training live."""
     device, host = devices(place)
     values = [variable.value for variable in model.trainable_variables]
-    parameters = _parameters(values, len(job.cluster.ps))
+    parameters = _parameters(values, len(job.cluster.ps), bool(job.adders))
     slots = {
         name: [
             tuple(
@@ -125,14 +132,18 @@ def layout_of_scale(job: Job) -> tuple[Shape, ...]:
     )
 
 
-def _parameters(values: Sequence[Any], servers: int) -> list[Pieces]:
-    """The pieces of variables of these shapes and types, on so many servers."""
+def _parameters(values: Sequence[Any], servers: int, by_stages: bool) -> list[Pieces]:
+    """The pieces of variables of these shapes and types, on so many servers.
+
+    by_stages: they go over two links in a row, so that small pieces are there sooner.
+    """
     rows = [v.shape[0] if len(v.shape) else 1 for v in values]
     sizes = [v.shape.num_elements() * v.dtype.size for v in values]
     measures = [(n, size // n if n else 0) for n, size in zip(rows, sizes, strict=True)]
     found = []
     placed = place_variables(measures, servers)
-    for i, (value, pieces) in enumerate(zip(values, placed, strict=True)):
+    for i, (value, whole) in enumerate(zip(values, placed, strict=True)):
+        pieces = _in_stages(whole, measures[i][1]) if by_stages else whole
         names = [f"parameter/{i}"]
         if len(pieces) > 1:
             names = [f"parameter/{i}/piece/{k}" for k in range(len(pieces))]
@@ -150,15 +161,26 @@ def _parameters(values: Sequence[Any], servers: int) -> list[Pieces]:
     return found
 
 
+def _in_stages(pieces: Sequence[Piece], row_bytes: int) -> list[Piece]:
+    """The same rows in pieces of no more bytes than a stage should have."""
+    rows = max(1, _STAGE_BYTES // max(1, row_bytes))
+    return [
+        (server, first, min(end, first + rows))
+        for server, begin, end in pieces
+        for first in (range(begin, end, rows) if end > begin else (begin,))
+    ]
+
+
 def held(layout: Layout, servers: int) -> tuple[ServerHolds, ...]:
     """What each of the servers holds of the parameters."""
     counts = [[0, 0, 0] for _ in range(servers)]
     for pieces in layout.parameters:
+        places = {piece.server for piece in pieces}
+        for server in places:
+            counts[server][0] += 1
+            counts[server][1] += len(places) > 1
         for piece in pieces:
-            count = counts[int(piece.device.split("task:")[1].partition("/")[0])]
-            count[0] += 1
-            count[1] += len(pieces) > 1
-            count[2] += piece.bytes
+            counts[piece.server][2] += piece.bytes
     return tuple(ServerHolds(*count) for count in counts)
 
 

@@ -27,8 +27,8 @@ def test_a_node_that_adds_up_fetches_and_sends_once_and_16_bits_are_half() -> No
     carried = {(link.source, link.target): link.bytes for link in traffic(made, HOLDS)}
     assert carried[0, 1] == 600 + 400 // 2
     assert carried[1, 0] == 400 + 600 // 2
-    # Between the adder and its own server, and all there and back between it and the other worker.
-    assert carried[0, 0] == 600 + 600 // 2 + 2 * 1000
+    # Both workers and their own server; and what the other has there, between the two.
+    assert carried[0, 0] == 2 * (600 + 600 // 2) + 2 * 400
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ from perftest.protocol.runs import RunEnded as RunEnded
 from perftest.protocol.runs import Start as Start
 from perftest.protocol.runs import Stop as Stop
 from perftest.protocol.sharing import LEAST_CUT_BYTES as LEAST_CUT_BYTES
+from perftest.protocol.sharing import Piece as Piece
 from perftest.protocol.sharing import place_variables as place_variables
 from perftest.protocol.tasks import MOST_TRACE_BYTES as MOST_TRACE_BYTES
 from perftest.protocol.tasks import TRACE_PIECE_BYTES as TRACE_PIECE_BYTES

@@ -31,6 +31,7 @@ class Job:
     image_shape: height, width, channels, where they are not the model's own (empty: they are).
     adders: where gradients are added up on the node before they travel, for each worker the index
     of the one on its node that does it (its own where it is alone); empty: every worker's travel.
+    server_adders: of each server, the one of its node; -1 where that has no worker.
     gradient_dtype: fp32, fp16 or bf16, in which gradients travel to parameter servers.
     training: None for a measurement.  *_threads: of TensorFlow's pools (0: what it chooses).
     """
@@ -58,6 +59,7 @@ class Job:
     onednn: bool = True
     profile_steps: int = 0
     adders: tuple[int, ...] = ()
+    server_adders: tuple[int, ...] = ()
     gradient_dtype: str = "fp32"
 
 

@@ -53,9 +53,9 @@ class StepTimes:
 
 @record(frozen=True)
 class ServerHolds:
-    """What one parameter server holds: variables (a piece of one counts), and their bytes.
+    """What one parameter server holds: variables or parts of them, and their bytes.
 
-    pieces: how many of the variables are only a piece.
+    pieces: how many of the variables are elsewhere, too.
     """
 
     variables: int
