@@ -48,6 +48,8 @@ class AgentChannel:
         # Infinite before the first word, and while it is we who keep the node from being heard.
         self._heard = math.inf
         self._given_up: NodeError | None = None
+        # When it was connected, and when its agent first spoke; 0 as long as they have not.
+        self.connected_at = self.spoke_at = 0.0
         self._pid = 0
         self._closed = False
         self.error: NodeError | None = None
@@ -56,6 +58,7 @@ class AgentChannel:
     def open(self, transport: Transport, script: str, first: bytes) -> None:
         """Connect, start the script and have its first input sent to it. Raises NodeError."""
         connection = transport.open(self.node, script)
+        self.connected_at = time.monotonic()
         self._connection = connection
         self._error_reader = self._thread(self._read_errors, "errors")
         self._thread(self._read, "messages")
@@ -167,6 +170,8 @@ class AgentChannel:
             self._printed = (self._printed + data)[-_KEPT_ERROR_BYTES:]
         while (marker := _MARKERS.get(self._stage)) and buffer.skip_past(marker):
             self._stage = Stage(self._stage + 1)
+            if self._stage == Stage.AGENT:
+                self.spoke_at = time.monotonic()
         if self._stage != Stage.AGENT and len(buffer) > _MAX_BANNER_BYTES:
             raise MessageError("over 1 MiB of text came before the agent's first line")
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.markup import escape
 
@@ -23,6 +24,7 @@ from launcher.plan import greeting
 from launcher.provenance import new_run_id
 from launcher.results.room import existing_part, try_to_write
 from launcher.session import NodeOptions, Session
+from launcher.startup import process_began
 from launcher.tasks import Options
 from launcher.transports.base import Transport
 from launcher.transports.local import LocalTransport
@@ -119,9 +121,11 @@ def prepared(
 ) -> Iterator[tuple[Session, Display]]:
     """A session that is not open yet, and the display that shows what its nodes do."""
     session_id = new_run_id(datetime.now(timezone.utc))
+    # A command begins with its process, a function called from elsewhere does not.
+    began = process_began() if click.get_current_context(silent=True) is not None else None
     with (
         view(err, nodes, live=err.is_terminal and not err.is_dumb_terminal) as display,
-        Session(nodes, transport, node_options(where), session_id) as session,
+        Session(nodes, transport, node_options(where), session_id, began) as session,
     ):
         try:
             display.opening()

@@ -92,6 +92,7 @@ def _measure(items: tuple[Item, ...], argv: Sequence[str], values: dict[str, Any
 def _print_results(sweep: Sweep, scaling: Scaling, as_json: bool) -> None:
     """The curve of each model from the rows of the sweep, the failures, and the paths."""
     from launcher.results.caption import unit
+    from launcher.results.points import unusual_computing
 
     out, err = console(), console(stderr=True)
     measured = {each.item for each in scaling.curves}
@@ -104,7 +105,8 @@ def _print_results(sweep: Sweep, scaling: Scaling, as_json: bool) -> None:
         click.echo(sweep_report.sweep_json(scaling.sweep_id, sweep.repeats, curves, failed))
         return
     for each in scaling.curves:
-        sweep_report.print_curve(out, each.item, each.curve, unit(each.rows))
+        computing = unusual_computing(each.rows.iloc[0])
+        sweep_report.print_curve(out, each.item, each.curve, unit(each.rows), computing)
         out.print(f"log:  {each.log}", soft_wrap=True, markup=False)
         if each.svg is not None:
             out.print(f"plot: {each.svg}", soft_wrap=True, markup=False)

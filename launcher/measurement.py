@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher import provenance
 from launcher.computing import ON_OR_OFF
@@ -18,22 +20,16 @@ from launcher.results.bottleneck import Bottleneck, bottleneck, pacemaker, step_
 from launcher.results.log import RunRow, append_row, log_path
 from launcher.results.room import check_room
 from launcher.results.run_folder import RunFolder
-from launcher.results.steps import frame
-from launcher.results.summary import Summary, summarise
-from launcher.results.warnings import (
-    RunWarning,
-    in_one_cell,
-    late_workers,
-    run_warnings,
-    shared_processors,
-    skipped_updates,
-)
 from launcher.run import execute
 from launcher.run_record import Context, facts, results
 from launcher.servers import in_json, machine_load
 from launcher.session import Session
 from launcher.tasks import ON_NODE, RunPlan
 from launcher.traces import Traces
+
+if TYPE_CHECKING:  # they bring pandas along, which takes half a second: not before the first step
+    from launcher.results.summary import Summary
+    from launcher.results.warnings import RunWarning
 
 
 @dataclass(frozen=True)
@@ -66,9 +62,11 @@ def measure(
     folder = RunFolder(context.logs_dir, run_id).create()
     record = facts(run_id, start, plan, context)
     folder.write_run_json({**record, "status": "running"})
-    outcome = Outcome()
+    outcome = Outcome(startup=session.take_startup())
     try:
+        outcome.startup.end_part("plan", time.monotonic())
         outcome.reachability_seconds = check_reachability(session, plan)
+        outcome.startup.end_part("reach", time.monotonic())
         with _traces(context, run_id, outcome) as traces:
             execute(session, plan, run_id, observer, folder.write_log, outcome, traces)
         summary, warnings = _figures(plan, outcome, folder)
@@ -135,6 +133,10 @@ def _figures(
     plan: RunPlan, outcome: Outcome, folder: RunFolder
 ) -> tuple[Summary, tuple[RunWarning, ...]]:
     """The figures of a run and what to know of them. Raises RunTestError where there are none."""
+    from launcher.results.steps import frame
+    from launcher.results.summary import summarise
+    from launcher.results.warnings import run_warnings, shared_processors, skipped_updates
+
     job = plan.job
     steps = frame(outcome.records)
     backup = len(plan.workers) - job.aggregate
@@ -164,6 +166,9 @@ def _figures(
 
 def _parts(plan: RunPlan, outcome: Outcome) -> tuple[Bottleneck | None, dict[str, object]]:
     """What holds the run up, and the parts of a step that say so; nothing where none are known."""
+    from launcher.results.steps import frame
+    from launcher.results.warnings import late_workers
+
     steps = frame(outcome.records)
     pace, parts = pacemaker(steps), step_parts(steps)
     if pace is None or parts is None:
@@ -192,6 +197,8 @@ def _row(
     warnings: tuple[RunWarning, ...],
     bottleneck: Bottleneck | None,
 ) -> RunRow:
+    from launcher.results.warnings import in_one_cell
+
     job = plan.job
     versions = plan.hellos[0].versions
     return RunRow(

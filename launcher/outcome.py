@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.errors import ResultsError
-from launcher.results.steps import StepRecord
+from launcher.results.step_records import StepRecord
 from launcher.servers import Servers
+from launcher.startup import Startup
 from launcher.tasks import RunPlan
 from perftest.protocol import Finished, Log, Staged, StepTimes
 
@@ -64,6 +66,7 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
     reachability_seconds: float | None = None
     first_step_seconds: float | None = None
+    startup: Startup = field(default_factory=lambda: Startup(time.monotonic()))
     staged: dict[int, Staged] = field(default_factory=dict)
     traces: dict[int, Path] = field(default_factory=dict)
     servers: Servers = field(default_factory=Servers)

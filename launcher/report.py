@@ -16,6 +16,7 @@ from rich.table import Table
 from launcher.binding import Binding
 from launcher.computing import in_words
 from launcher.data_options import data_label
+from launcher.startup import PARTS
 from launcher.tasks import ALL_REDUCE, HOROVOD, INPUT_ONLY, RunPlan
 from launcher.text import counted
 
@@ -236,7 +237,16 @@ def plan_json(plan: RunPlan, commands: list[str]) -> str:
 
 
 def print_startup(console: Console, outcome: Outcome) -> None:
-    """Where the time to the first step went, for each task."""
+    """Where the time to the first step went, in parts and for each task."""
+    startup = outcome.startup
+    console.print(f"from the command to the end of the first step: {startup.seconds:.2f} s")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("part", "seconds", "what"):
+        table.add_column(name, justify="right" if name == "seconds" else "left")
+    for name, what in PARTS.items():
+        if name in startup.parts:
+            table.add_row(name, f"{startup.parts[name]:.2f}", what)
+    console.print(table)
     console.print("seconds after its process started at which each task began:")
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("task", "seconds", "began"):

@@ -23,6 +23,7 @@ from launcher.inbox import Event
 from launcher.outcome import Logs, LogSink, Outcome, RunObserver, StartupPhase, step_records
 from launcher.session import Session
 from launcher.stall import TOLD_AGAIN, StallWatch, what_is_wrong
+from launcher.startup import WorkerPhases
 from launcher.tasks import RunPlan
 from launcher.text import cleaned, printable
 from launcher.traces import Traces
@@ -123,6 +124,7 @@ class _Run:
         self._traces = traces
         self._phases: dict[tuple[str, int], int] = defaultdict(int)
         self._last_phase: dict[tuple[str, int], str] = {}
+        self._way = WorkerPhases(outcome.startup)
         self._next_look = 0.0
         self._is_measuring = False
 
@@ -266,6 +268,8 @@ class _Run:
                 self._watch.phase(index, name)
             return
         self._last_phase[role, index] = name
+        if role == WORKER:
+            self._way.phase(index, name)
         self._phases[role, index] += 1
         if self._phases[role, index] <= _MOST_PHASES:
             self._outcome.phases.append(StartupPhase(role, index, name, phase.elapsed_seconds))
@@ -295,7 +299,9 @@ class _Run:
             self._fail(COMPLAINT, ProtocolError(self._label(node), error))
             return
         if self._outcome.first_step_seconds is None:
-            self._outcome.first_step_seconds = time.monotonic() - self._started
+            since = sum(times.seconds[1:])
+            self._outcome.first_step_seconds = time.monotonic() - since - self._started
+            self._way.first_step(worker, since)
         self._outcome.records += step_records(worker, self._plan.nodes[node].alias, times)
         self._is_measuring |= times.measured
         self._counts[worker] += len(times.seconds)

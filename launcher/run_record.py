@@ -66,6 +66,10 @@ def results(outcome: Outcome) -> dict[str, object]:
         "staged": {
             str(worker): asdict(message) for worker, message in sorted(outcome.staged.items())
         },
+        "startup_parts": {name: _rounded(s) for name, s in outcome.startup.parts.items()},
+        "seconds_command_to_first_step": (
+            _rounded(outcome.startup.seconds) if outcome.startup.is_over else None
+        ),
         "seconds_reachability": _rounded(outcome.reachability_seconds),
         "seconds_to_first_step": _rounded(outcome.first_step_seconds),
         "steps_by_phase": Counter(record.phase for record in outcome.records),

@@ -25,6 +25,7 @@ from launcher.inbox import Event, Inbox
 from launcher.nodes import Node
 from launcher.pairs import Target
 from launcher.parallel import for_each
+from launcher.startup import Startup
 from launcher.text import cleaned, printable
 from launcher.transports.base import Transport
 from perftest import protocol
@@ -58,9 +59,16 @@ class Session:
     """The open, greeted nodes of a test. Use as a context manager."""
 
     def __init__(
-        self, nodes: Sequence[Node], transport: Transport, options: NodeOptions, session_id: str
+        self,
+        nodes: Sequence[Node],
+        transport: Transport,
+        options: NodeOptions,
+        session_id: str,
+        began: float | None = None,
     ) -> None:
+        """began: when the command was given, by time.monotonic(). [default: now]"""
         self.id = session_id
+        self._startup: Startup | None = Startup(time.monotonic() if began is None else began)
         # Every node knows its interpreter from here on: messages and records name it.
         self.nodes = tuple(replace(node, python=node.python or options.python) for node in nodes)
         self.hellos: tuple[Hello, ...] = ()
@@ -98,19 +106,40 @@ class Session:
         By the node's index: what it said, and why it cannot be used. A node may have both.
         """
         first = [self._first_input(channel, greet(channel.node)) for channel in self._channels]
+        began = time.monotonic()
         for_each(
             zip(self._channels, first, strict=True),
             lambda each: self._open_one(*each),
             _MOST_OPENING_AT_ONCE,
         )
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        return self._gather_hellos(observer)
+        found = self._gather_hellos(observer)
+        self._note_opening(began)
+        return found
+
+    def _note_opening(self, began: float) -> None:
+        startup = self._startup
+        assert startup is not None  # noqa: S101 - no run has taken it yet
+        startup.end_part("start", began)
+        startup.end_part("connect", max(channel.connected_at for channel in self._channels))
+        startup.end_part("copy", max(channel.spoke_at for channel in self._channels))
+        startup.end_part("greet", time.monotonic())
+
+    def take_startup(self) -> Startup:
+        """The way to the first step of the run that is made next, as far as it has come.
+
+        The first run's began with the command; a later one's begins when it is greeted, or now.
+        """
+        startup, self._startup = self._startup or Startup(time.monotonic()), None
+        return startup
 
     def greet_again(self, greet: Callable[[Node], Greet], count: int) -> None:
         """Ask the first `count` nodes anew between two runs: their free ports may be others by now.
 
         One that stays silent keeps what it said before. Raises NodeError for one that is lost.
         """
+        self._startup = startup = self.take_startup()
+        startup.end_part("plan", time.monotonic())
         asked = {node for node in range(count) if self.is_open(node)}
         for node in asked:
             self.send(node, greet(self.nodes[node]))
@@ -125,6 +154,7 @@ class Session:
             if not asked:
                 break
         self.hellos = tuple(hellos)
+        startup.end_part("greet", time.monotonic())
         for node in range(count):
             if lost := self.why_closed(node):
                 raise lost

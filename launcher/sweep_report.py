@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from launcher.computing import in_words
 from launcher.report import binding_lines
 from launcher.sweep import Failure, Item, Sweep
-from launcher.tasks import RunPlan
+from launcher.tasks import INPUT_ONLY, RunPlan
 
 if TYPE_CHECKING:  # they bring pandas along
     from launcher.results.curve import Curve, CurvePoint
@@ -30,7 +31,8 @@ def print_plans(console: Console, sweep: Sweep, plans: Plans) -> None:
         first = plans[item, sweep.points[0]]
         console.print(
             f"{escape(item.model)}, {item.batch_size} images per worker and step, "
-            f"{first.job.warmup_steps} + {first.job.measured_steps} steps, on {first.device}, "
+            f"{first.job.warmup_steps} + {first.job.measured_steps} steps, {_computing(first)}"
+            f"on {first.device}, "
             f"{_times(sweep.repeats)}",
         )
         for line in binding_lines(plans[item, sweep.points[-1]]):
@@ -67,12 +69,17 @@ def plans_json(sweep: Sweep, plans: Plans) -> str:
     return json.dumps({"points": points})
 
 
-def print_curve(console: Console, item: Item, curve: Curve, what: str) -> None:
-    """The table of a model and what to know before trusting it. what: `GPU`, or `worker`."""
+def print_curve(
+    console: Console, item: Item, curve: Curve, what: str, computing: Sequence[str] = ()
+) -> None:
+    """The table of a model and what to know before trusting it. what: `GPU`, or `worker`.
+
+    computing: how the runs computed, where it is worth a word.
+    """
     strategies = list(dict.fromkeys(point.strategy for point in reversed(curve.points)))
     console.print(
         f"{escape(item.model)}, batch size {item.batch_size} per {what}, "
-        f"{strategies[0].replace('_', ' ')}",
+        f"{', '.join([strategies[0].replace('_', ' '), *computing])}",
         style="bold",
     )
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
@@ -176,6 +183,14 @@ def _workers(plan: RunPlan) -> str:
     """`2 on gpu1, 1 on gpu2`."""
     counts = Counter(plan.nodes[task.node].alias for task in plan.workers)
     return ", ".join(f"{count} on {alias}" for alias, count in counts.items())
+
+
+def _computing(plan: RunPlan) -> str:
+    job = plan.job
+    if job.strategy == INPUT_ONLY:
+        return ""
+    threads = (job.intra_op_threads, job.inter_op_threads)
+    return f"{in_words(job.precision, job.xla, job.onednn, threads)}, "
 
 
 def _times(repeats: int) -> str:

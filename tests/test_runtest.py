@@ -21,7 +21,7 @@ from hosts import NamespaceHosts
 from test_gpus import ONE, fake_nvidia_smi
 
 LAST_LINE = re.compile(r"Nodes: (\d+); GPUs per node: (\d+); Images/sec: ([0-9.]+)\Z")
-FIRST_RUN = ("-m", "deepmnist", "-n", 2, "-g", 2, "-b", 32)
+FIRST_RUN = ("-m", "deepmnist", "-n", 2, "-g", 2, "-b", 32, "-v")
 SECOND_RUN = ("-m", "resnet50", "-n", 2, "-g", 2, "-b", 4, "--steps", 3, "--warmup", 2)
 ENDLESS = ("-m", "deepmnist", "-n", 2, "-g", 1, "-b", 32, "--steps", 1_000_000)
 
@@ -188,6 +188,24 @@ def test_the_record_of_a_run_says_what_was_run_where_and_with_what(done: Done) -
     assert 0 < record["seconds_reachability"] < 1, "and TensorFlow had the same ports after it"
     assert 0 < record["seconds_to_first_step"] < 120
     assert {phase["name"] for phase in record["startup"]} >= {"importing TensorFlow", "first step"}
+
+
+def test_the_way_to_the_first_step_is_recorded_in_parts_and_printed(done: Done) -> None:
+    record = json.loads((done.run_folder("deepmnist_b32") / "run.json").read_text())
+    parts = record["startup_parts"]
+    assert set(parts) == {
+        *("start", "connect", "copy", "greet", "plan", "reach", "spawn"),
+        *("import", "build", "initialise", "first step"),
+    }
+    assert all(seconds >= 0 for seconds in parts.values())
+    assert min(parts[name] for name in ("start", "copy", "import", "first step")) > 0.01
+    whole = record["seconds_command_to_first_step"]
+    assert whole == pytest.approx(sum(parts.values()), abs=0.01)
+    # The command had begun before that, and Python's own start is in it.
+    assert record["seconds_to_first_step"] < whole < record["seconds_to_first_step"] + 30
+    assert f"from the command to the end of the first step: {whole:.2f} s" in done.result.stdout
+    for name in parts:
+        assert re.search(rf"^{name} +\d+\.\d\d  ", done.result.stdout, re.MULTILINE), name
 
 
 def test_processes_on_one_machine_are_called_that(done: Done) -> None:

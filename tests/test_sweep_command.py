@@ -88,6 +88,21 @@ def test_an_interrupted_sweep_keeps_its_rows_and_is_taken_up_where_it_was(swept:
     assert set(done["sweep_id"]) == set(swept.rows("hep_cnn_64")["sweep_id"])
 
 
+def test_only_the_first_run_of_a_sweep_pays_for_connections_and_copies(swept: Swept) -> None:
+    # Of twelve runs the first two were one command's, the others another's.
+    ids = sorted([*swept.rows("deepmnist")["run_id"], *swept.rows("hep_cnn_64")["run_id"]])
+    parts = [
+        json.loads((swept.folder / "logs" / "runs" / each / "run.json").read_text())[
+            "startup_parts"
+        ]
+        for each in ids
+    ]
+    once = {"start", "connect", "copy"}
+    assert [place for place, found in enumerate(parts) if once & found.keys()] == [0, 2]
+    for found in parts:
+        assert {"greet", "plan", "reach", "spawn", "import", "build", "first step"} <= found.keys()
+
+
 def test_what_is_complete_is_not_measured_again(swept: Swept) -> None:
     again = runtest(*ALL, "--resume", "--json", cwd=swept.folder, seconds=30)
     assert again.returncode == 0, again.stderr

@@ -143,6 +143,18 @@ def test_what_was_left_out_is_told_and_what_cannot_be_read_or_written_is_an_erro
     assert not (tmp_path / "other.csv").exists()
 
 
+def test_a_run_that_computed_in_its_own_way_is_told_apart_in_the_table(tmp_path):
+    path = log_path(tmp_path, "resnet", 32)
+    for changes in ({}, {"precision": "bf16", "xla": "on"}, {"onednn": "off"}):
+        append_row(path, row(**{"precision": "fp32", "strategy": "single", **changes}))
+    lines = shown(collect(tmp_path), width=120)[1:]
+    assert [line.split("single")[1].split("  ")[0] for line in lines if "single" in line] == [
+        "",
+        ", bf16, XLA on",
+        ", oneDNN off",
+    ]
+
+
 def test_ten_thousand_rows_and_a_thousand_runs_need_no_more_memory_than_one_log(tmp_path):
     folder = RunFolder(tmp_path, "c0-0-1").create()
     folder.write_steps(raw_steps(np.random.default_rng(1), workers=4))

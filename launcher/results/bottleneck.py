@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
+from launcher.results.step_records import PARTS
 
-from launcher.results.steps import PARTS
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["compute", "input", "link", "parameter server CPU", "straggler"]
 
@@ -78,7 +79,7 @@ def step_parts(steps: pd.DataFrame) -> pd.DataFrame | None:
     if measured.empty:
         return None
     means = measured.groupby("worker")[["seconds", "compute_seconds", "cpu_seconds", *PARTS]].mean()
-    means.columns = pd.Index([name.removesuffix("_seconds") for name in means.columns])
+    means = means.rename(columns=lambda name: name.removesuffix("_seconds"))
     known = means[["pull", "compute", "push", "wait"]].sum(axis=1)
     means["input"] = (means["seconds"] - known).clip(lower=0)
     means["node"] = measured.groupby("worker")["node"].first()

@@ -41,7 +41,10 @@ def _what(rows: pd.DataFrame) -> str:
     steps = _span(rows["measured_steps"])
     warmup = _span(rows["warmup_steps"])
     ran = f", {steps} steps after {warmup} of warm-up" if steps and warmup else ""
-    return f"Training throughput{of}{f' in {precision}' if precision else ''}{ran}."
+    compiled = " with XLA" if set(rows["xla"]) == {"on"} else ""
+    kernels = " without oneDNN" if set(rows["onednn"]) == {"off"} else ""
+    how = f" in {precision}{compiled}{kernels}" if precision else ""
+    return f"Training throughput{of}{how}{ran}."
 
 
 def _where(rows: pd.DataFrame) -> str:

@@ -179,6 +179,15 @@ def fact_in_words(name: str, fact: object) -> str:
     return f"{count:g} {thing}{'s' * (count != 1)}{where}" if count else ""
 
 
+_USUAL = {"precision": "fp32", "xla": "off", "onednn": "on"}
+
+
+def unusual_computing(row: pd.Series) -> list[str]:
+    """How a run computed, in words, where that was asked for: often nothing."""
+    facts = {name: row[name] for name, usual in _USUAL.items() if row[name] not in ("", usual)}
+    return [fact_in_words(name, fact) for name, fact in facts.items()]
+
+
 def shape_in_words(nodes: float, gpus_per_node: float, gpus: float) -> str:
     """`2 × 4`, nodes and GPUs per node; `2 × 4 + 1` where a last node has fewer; else the GPUs."""
     if math.isnan(nodes) or math.isnan(gpus_per_node) or not gpus_per_node:

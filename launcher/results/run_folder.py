@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import ResultsError
-from launcher.results import steps
+from launcher.results import step_records
 from launcher.results.files import results_errors, safe_name, written_beside
-from launcher.results.steps import StepRecord
+from launcher.results.step_records import StepRecord
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RunFolder:
 
     def write_steps(self, records: Iterable[StepRecord]) -> Path:
         """Write `steps.csv`, whole or not at all. Raises ResultsError."""
-        return steps.write_steps(self.steps_csv, records)
+        return step_records.write_steps(self.steps_csv, records)
 
     def write_run_json(self, facts: Mapping[str, object]) -> Path:
         """Write `run.json`, whole or not at all; what JSON does not know is written as its text."""

@@ -8,78 +8,31 @@ import csv
 import io
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import pandas as pd
 
 from launcher.errors import LogsError
-from launcher.results.files import whole_lines, written_beside
-from launcher.text import printable
-
-Phase = Literal["warmup", "measured"]
-
-COLUMNS = (
-    "worker",
-    "node",
-    "step",
-    "phase",
-    "seconds",
-    "loss",
-    "global_step",
-    "compute_seconds",
-    "pull_seconds",
-    "push_seconds",
-    "wait_seconds",
-    "cpu_seconds",
+from launcher.results.files import whole_lines
+from launcher.results.step_records import (
+    COLUMNS,
+    FRACTIONS,
+    NEEDED,
+    WHOLE_NUMBERS,
+    Phase,
+    cells_of,
 )
-# Older tables have no more.
-NEEDED = COLUMNS[:7]
-WHOLE_NUMBERS = ("worker", "step", "global_step")
-PARTS = ("pull_seconds", "push_seconds", "wait_seconds")
-FRACTIONS = ("seconds", "loss", "compute_seconds", "cpu_seconds", *PARTS)
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One step of one worker.
-
-    `step` counts from 0 over warm-up and measured steps together. `seconds` is the whole step by
-    the worker's monotonic clock, `compute_seconds` the worker's own part of it (nan where it is not
-    known), and `global_step` the number of updates that the parameters had had when the step ended.
-    The other parts are as in `StepTimes` (nan where not known).
-    """
-
-    worker: int
-    node: str
-    step: int
-    phase: Phase
-    seconds: float
-    compute_seconds: float
-    loss: float
-    global_step: int
-    pull_seconds: float = math.nan
-    push_seconds: float = math.nan
-    wait_seconds: float = math.nan
-    cpu_seconds: float = math.nan
+from launcher.results.step_records import PARTS as PARTS
+from launcher.results.step_records import StepRecord as StepRecord
+from launcher.results.step_records import write_steps as write_steps
+from launcher.text import printable
 
 
 def frame(records: Iterable[StepRecord]) -> pd.DataFrame:
     """The records as the table that `read_steps` would give of them."""
-    table = pd.DataFrame([_cells(record) for record in records], columns=list(COLUMNS))
+    table = pd.DataFrame([cells_of(record) for record in records], columns=list(COLUMNS))
     return _typed(table)
-
-
-def write_steps(path: Path, records: Iterable[StepRecord]) -> Path:
-    """Write `steps.csv`, whole or not at all. Raises ResultsError."""
-    with written_beside(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for record in records:
-            cells = _cells(record)
-            writer.writerow("" if _is_nan(cell) else cell for cell in cells)
-    return path
 
 
 def read_steps(path: Path, problems: list[str] | None = None) -> pd.DataFrame:
@@ -102,14 +55,6 @@ def read_steps(path: Path, problems: list[str] | None = None) -> pd.DataFrame:
     except (ValueError, OverflowError) as error:  # pandas' parser errors are ValueErrors too
         raise LogsError(f"{path}, {_first_bad_line(whole)}", "measure that run again") from error
     return table
-
-
-def _cells(record: StepRecord) -> tuple[object, ...]:
-    return tuple(getattr(record, name) for name in COLUMNS)
-
-
-def _is_nan(cell: object) -> bool:
-    return isinstance(cell, float) and math.isnan(cell)
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

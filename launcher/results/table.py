@@ -20,7 +20,7 @@ from launcher.results import estimate
 from launcher.results.files import is_folder, written_beside
 from launcher.results.log import COLUMNS, no_formula
 from launcher.results.log_reading import find_logs, named_for, read_log
-from launcher.results.points import OLDER_LOG, fact_in_words, shape_in_words, text
+from launcher.results.points import OLDER_LOG, shape_in_words, text, unusual_computing
 
 # The names that notebooks read, in their order, and where each comes from.
 KNOWN = {
@@ -141,13 +141,6 @@ def _for_notebooks(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([known, filled[[*OURS, "job"]]], axis="columns")
 
 
-def _unusual(row: pd.Series) -> Iterator[str]:
-    """How a run computed, where that was asked for."""
-    for name, usual in (("precision", "fp32"), ("xla", "off"), ("onednn", "on")):
-        if row[name] not in ("", usual):
-            yield fact_in_words(name, row[name])
-
-
 def _when(row: pd.Series) -> str:
     """The day; of a job the day in its name, and behind a blank, where a line may end, the rest."""
     job: str = row["job"]
@@ -159,12 +152,14 @@ def _cells(row: pd.Series) -> Iterable[str]:
         row["images_per_sec"], row["ci_low"], row["ci_high"], row["ci_method"]
     )
     strategy = row["strategy"].replace("_", " ") or OLDER_LOG
+    if row["sync"] == "False":
+        strategy = f"async {strategy}"
     return (
         _when(row),
         row["model"],
         text(row["batch_per_gpu"]),
         shape_in_words(row["nodes"], row["gpus_per_node"], row["gpus"]),
-        ", ".join([("async " if row["sync"] == "False" else "") + strategy, *_unusual(row)]),
+        ", ".join([strategy, *unusual_computing(row)]),
         f"{speed.value:,.1f}",
         "" if speed.half_width != speed.half_width else f"{speed.half_width:.1%}",
         "" if row["mean_time"] != row["mean_time"] else f"{1000 * row['mean_time']:,.1f}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -13,7 +14,6 @@ from launcher import provenance
 from launcher.errors import NodeError, ResultsError
 from launcher.outcome import Outcome, RunObserver
 from launcher.reachability import check_reachability
-from launcher.results.roc import write_roc
 from launcher.results.run_folder import RunFolder
 from launcher.run import execute
 from launcher.run_record import Context, facts, results
@@ -67,10 +67,12 @@ def train(session: Session, plan: RunPlan, context: Context, display: RunObserve
     folder = RunFolder(context.logs_dir, run_id).create()
     record = facts(run_id, start, plan, context)
     folder.write_run_json({**record, "status": "running"})
-    outcome = Outcome()
+    outcome = Outcome(startup=session.take_startup())
     course = Course(folder.path)
     try:
+        outcome.startup.end_part("plan", time.monotonic())
         outcome.reachability_seconds = check_reachability(session, plan)
+        outcome.startup.end_part("reach", time.monotonic())
         execute(session, plan, run_id, _Observer(display, course), folder.write_log, outcome)
     except BaseException as error:
         if isinstance(error, NodeError):
@@ -83,6 +85,8 @@ def train(session: Session, plan: RunPlan, context: Context, display: RunObserve
             )
         raise
     course.end()
+    from launcher.results.roc import write_roc  # it brings matplotlib along
+
     roc_svg = write_roc(folder.path, course.curve, course.rows) if course.curve else None
     folder.write_run_json({**record, **_ended(outcome, course), "status": "finished"})
     return Trained(tuple(course.rows), folder, course.metrics_csv, roc_svg, tuple(outcome.problems))

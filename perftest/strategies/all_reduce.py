@@ -22,6 +22,7 @@ from perftest.inputs import Input
 from perftest.measure import StepResult
 from perftest.profiling import profile
 from perftest.protocol import WORKER, Assignment, Finished, Job
+from perftest.reaching import wait_until_listening
 from perftest.strategies.single import Single
 from perftest.task import AgentLink
 from perftest.worker import check_device, device_name, measure_input, train
@@ -38,6 +39,8 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     # Collective operations can only be set up before anything else runs.
     link.phase("meeting the other workers")
     options = _options(job)
+    if place.index:
+        wait_until_listening(job.cluster.worker[:1])
     strategy = _strategy(job, place.index, options)
 
     def engine(model: Any, batches: Input, device: str) -> AllReduce:

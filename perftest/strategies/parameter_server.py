@@ -32,6 +32,7 @@ from perftest.measure import StepResult
 from perftest.moments import Moments, parts
 from perftest.profiling import profile
 from perftest.protocol import Assignment, Finished, Job, ServersHold
+from perftest.reaching import wait_until_listening
 from perftest.serving import start_server
 from perftest.shared import cut, joined, shapes_of
 from perftest.small_graph import SmallGraph
@@ -84,6 +85,7 @@ class _Worker:
         with large.as_default():
             fetches, feeds = self._define_step()
         self.link.phase("waiting for the parameter servers")
+        wait_until_listening(self.job.cluster.ps)
         self._small.bind(self._session(small, optimise=False))
         self.link.phase("initialising")
         keeper = self._keeper()
