@@ -289,7 +289,7 @@ def test_a_dry_run_prints_each_point_and_leaves_nothing(tmp_path: Path) -> None:
     done = runtest(*ALL, "--dry-run", cwd=tmp_path, seconds=30)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    assert "hep_cnn_64, 2 images per worker and step, 2 + 20 steps, on cpu, 2 times" in text
+    assert "hep_cnn_64, 2 images per worker and step, 2 + 20 steps, fp32, on cpu, 2 times" in text
     assert re.search(r"3 parameter server 127.0.0.1:24\d{3} 2 on local0, 1 on local1", text)
     assert "2 on local0, 1 on local1" in text
     assert "nothing was started" in text
