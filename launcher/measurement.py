@@ -167,7 +167,7 @@ def _figures(
 def _parts(plan: RunPlan, outcome: Outcome) -> tuple[Bottleneck | None, dict[str, object]]:
     """What holds the run up, and the parts of a step that say so; nothing where none are known."""
     from launcher.results.steps import frame
-    from launcher.results.warnings import late_workers
+    from launcher.results.warnings import late_workers, shared_processors
 
     steps = frame(outcome.records)
     pace, parts = pacemaker(steps), step_parts(steps)
