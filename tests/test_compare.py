@@ -134,6 +134,8 @@ def test_configurations_of_one_side_alone_are_listed():
         {"precision": "mixed"},
         {"xla": "on"},
         {"onednn": "off"},
+        {"aggregate": "node"},
+        {"gradient_dtype": "bf16"},
         {"sync": False},
         {"data": "mnist"},
         {"batch_per_gpu": 64},

@@ -113,6 +113,26 @@ def test_ways_of_computing_are_lines_of_their_own_with_baselines_of_their_own(tm
     assert all(len(line.points) == 2 and line.baseline is not None for line in found.values())
 
 
+def test_sums_on_nodes_are_points_and_smaller_gradients_lines_of_their_own(tmp_path):
+    """A sweep that adds up from two nodes on is one line; the same points without are another."""
+    add_curve(tmp_path, [1, 4])
+    add_curve(tmp_path, [8, 16], aggregate="node")
+    (line,) = lines_of(tmp_path).values()
+    assert [point.gpus for point in line.points] == [1, 4, 8, 16]
+    add_curve(tmp_path, [16])
+    add_curve(tmp_path, [4, 8], gradient_dtype="bf16")
+    found = lines_of(tmp_path)
+    assert [[point.gpus for point in line.points] for line in found.values()] == [
+        [1, 4, 8, 16],
+        [16],
+        [4, 8],
+    ]
+    assert [len(point.runs) for line in found.values() for point in line.points] == [1] * 7
+    names = list(found)
+    assert "gradients added up on nodes" in names[1]
+    assert "bf16 gradients" in names[2]
+
+
 def test_a_log_without_these_columns_is_one_line_with_what_is_measured_as_it_was(tmp_path):
     path = log_path(tmp_path, "resnet", 32)
     append_row(path, row())

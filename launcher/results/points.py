@@ -206,5 +206,5 @@ def _spelled(shapes: Iterable[pd.DataFrame]) -> str:
         gpus = rows["gpus"].iloc[0]
         words = shape_in_words(nodes, per_node, gpus) if nodes == nodes else "other"
         words += f" with {servers:g} PS" if servers > 0 else ""
-        spelled.append(words + (", added up on nodes" if aggregate else ""))
+        spelled.append(words + (", gradients added up on nodes" if aggregate else ""))
     return ", ".join(dict.fromkeys(spelled))
