@@ -68,12 +68,12 @@ class Exchange:
         self._noted: list[Any] = []
         if job.synchronous:
             self._local_step = layout.local_step.variable()
-            self._tokens = _tokens("tokens", self._global_step.device)
+            self._tokens = self._tokens_of_update()
             self._sums = [_sum(piece, piece.device, "all") for piece in self._pieces]
             self._define_update()
         if self._others:
             self._make_talk()
-            self._own_tokens = self._node_tokens.get(worker, self._tokens)
+            self._own_tokens: Any = self._node_tokens.get(worker)
 
     def _is_near(self, piece: Shape) -> bool:
         return self._job.server_adders[piece.server] == self._adder
@@ -126,7 +126,7 @@ class Exchange:
             sent = self._over_the_wire(self._weighed(gradient, i, workers), i)
             given.append(self._sums[i].apply_grad(sent, step))
         delivered = tf.group(*given)
-        tokens = self._tokens if self._is_adder else self._own_tokens
+        tokens = self._tokens[self._adder] if self._is_adder else self._own_tokens
         with v1.control_dependencies([delivered]):
             token = tokens.dequeue()
         noted = [*self._noted, self._local_step.assign(token, read_value=False)]
@@ -175,11 +175,26 @@ class Exchange:
             total.take_grad(self._senders(piece))
             for total, piece in zip(self._sums, self._pieces, strict=True)
         ]
-        waiting = len(set(self._job.adders)) or len(self._job.cluster.worker)
         applied = self._updates.apply(means)
         with v1.control_dependencies([applied]), v1.device(self._global_step.device):
-            tokens = tf.fill([waiting], self._global_step.read_value())
-            self.update = self._tokens.enqueue_many((tokens,))
+            number = self._global_step.read_value()
+            # One each: the same queue stands here as often as workers wait for it.
+            self.update = tf.group(*(queue.enqueue(number) for queue in self._tokens.values()))
+
+    def _tokens_of_update(self) -> dict[int, Any]:
+        """Where each of those who wait for an update hears of it.
+
+        Where every gradient is needed each has a queue of its own: from one that all share, a
+        worker whose neighbour is slow to ask (its link was down for a moment) would take that one's
+        token as well, and give two gradients to an update. Backup workers share: what one that is
+        late has missed is no longer of use to it.
+        """
+        job = self._job
+        waiting = sorted(set(job.adders)) or range(len(job.cluster.worker))
+        device = self._global_step.device
+        if job.aggregate < len(job.cluster.worker):
+            return dict.fromkeys(waiting, _tokens("tokens", device))
+        return {worker: _tokens(f"tokens/{worker}", device) for worker in waiting}
 
 
 def _tokens(name: str, device: str) -> Any:
