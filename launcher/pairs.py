@@ -65,8 +65,9 @@ def needed_pairs(plan: RunPlan) -> dict[int, tuple[Target, ...]]:
     A worker calls every parameter server, to run its part of the graph. Each side fetches the
     tensors that it needs from where they are made: a worker parameters, a server gradients from
     every worker, and the sign that an update is complete from every other server. Workers call each
-    other only where there are no servers. Nodes that share one network stack are one caller. In a
-    run of very many nodes each tries an even share of its addresses, and together they try all.
+    other only where there are no servers, and the one of their node that adds up their gradients.
+    Nodes that share one network stack are one caller. In a run of very many nodes each tries an
+    even share of its addresses, and together they try all.
     """
     if plan.job.strategy in (SINGLE, INPUT_ONLY):
         return {}
@@ -91,8 +92,15 @@ def _target(task: PlannedTask) -> Target:
 def _called_by(own: Sequence[PlannedTask], plan: RunPlan) -> list[PlannedTask]:
     """Whom the tasks of one caller call; a task does not call itself."""
     serves = any(task.place.role == PARAMETER_SERVER for task in own)
-    called = plan.tasks if serves or not plan.servers else plan.servers
+    called = plan.tasks if serves or not plan.servers else (*plan.servers, *_adders(own, plan))
     return [task for task in called if len(own) > 1 or task != own[0]]
+
+
+def _adders(own: Sequence[PlannedTask], plan: RunPlan) -> list[PlannedTask]:
+    """The workers that add up the gradients of others of these."""
+    adders, workers = plan.job.adders, plan.workers
+    indices = [task.place.index for task in own] if adders else []
+    return [workers[i] for i in sorted({adders[j] for j in indices if adders[j] != j})]
 
 
 def _share(tasks: list[PlannedTask], most: int, rank: int) -> list[PlannedTask]:

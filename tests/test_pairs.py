@@ -46,6 +46,21 @@ def test_workers_call_servers_and_servers_call_all() -> None:
     assert ports_by_pair(plan(three, parameter_servers=2, synchronous=False)) == expected
 
 
+def test_workers_call_the_one_of_their_node_that_adds_up() -> None:
+    made = plan([hello(0), hello(1)], parameter_servers=1, gpus_per_node=2)
+    every = {2222, 2230, 2231}
+    assert ports_by_pair(made) == {
+        (0, 0): every,
+        (0, 1): {2230, 2231},
+        (1, 0): {2222},
+        (1, 1): {2230},
+    }
+    by_themselves = plan(
+        [hello(0), hello(1)], parameter_servers=1, gpus_per_node=2, aggregation="none"
+    )
+    assert (1, 1) not in ports_by_pair(by_themselves)
+
+
 def test_without_servers_all_workers_call_each_other() -> None:
     made = plan([hello(0), hello(1)], strategy="all_reduce", gpus_per_node=2)
     every = {2230, 2231}
