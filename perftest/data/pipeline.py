@@ -25,7 +25,7 @@ from perftest.data.order import Run
 # a row, and in large pages: of a disk that gave 4 GB/s in blocks of 32 MiB, threads that jumped
 # about in the file for 2 MiB each got 2.0 to 2.9.
 BLOCK_BYTES = 1 << 25
-WINDOW_BYTES = 1 << 26
+WINDOW_BYTES = 3 * BLOCK_BYTES
 _PREFETCHED_BATCHES = 2
 _PATIENCE_SECONDS = 1e-4
 _ENDLESS = 1 << 60
