@@ -93,6 +93,8 @@ def test_two_hosts_train_are_killed_go_on_and_are_tested(
     assert done.returncode == 0, done.stderr
     assert f"going on from epoch-{saved:04}" in done.stderr
     went_on = metrics_of(done.stdout)
+    record = Path(tmp_path, json.loads(done.stdout)["run"], "run.json").read_text()
+    assert [each["node"] for each in json.loads(record)["servers"]] == ["node0", "node1"]
     train = went_on[went_on["split"] == "train"]
     assert list(train["epoch"]) == [saved + 1, saved + 2]
     assert list(train["samples"]) == [640, 640], "each sample once, by the two workers together"

@@ -17,6 +17,7 @@ from launcher.reachability import check_reachability
 from launcher.results.run_folder import RunFolder
 from launcher.run import execute
 from launcher.run_record import Context, facts, results
+from launcher.servers import in_json
 from launcher.session import Session
 from launcher.tasks import RunPlan
 from launcher.training.course import Course, MetricsRow
@@ -81,17 +82,17 @@ def train(session: Session, plan: RunPlan, context: Context, display: RunObserve
         with suppress(ResultsError):  # what ended the run is the news, and not the full disk
             course.end()
             folder.write_run_json(
-                {**record, **_ended(outcome, course), "status": "failed", "error": reason}
+                {**record, **_ended(plan, outcome, course), "status": "failed", "error": reason}
             )
         raise
     course.end()
     from launcher.results.roc import write_roc  # it brings matplotlib along
 
     roc_svg = write_roc(folder.path, course.curve, course.rows) if course.curve else None
-    folder.write_run_json({**record, **_ended(outcome, course), "status": "finished"})
+    folder.write_run_json({**record, **_ended(plan, outcome, course), "status": "finished"})
     return Trained(tuple(course.rows), folder, course.metrics_csv, roc_svg, tuple(outcome.problems))
 
 
-def _ended(outcome: Outcome, course: Course) -> dict[str, object]:
+def _ended(plan: RunPlan, outcome: Outcome, course: Course) -> dict[str, object]:
     starts = None if course.starts is None else asdict(course.starts)
-    return {**results(outcome), "training": starts}
+    return {**results(outcome), **in_json(plan, outcome.servers), "training": starts}
