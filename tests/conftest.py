@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 from hosts import NamespaceHosts, why_not
+from hypothesis import settings
 from slurm import SlurmCluster, why_no_slurm
+
+# How long an example may take says more of the machine than of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
