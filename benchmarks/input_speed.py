@@ -1,6 +1,6 @@
 """Does the HDF5 pipeline deliver what the disk gives? Against a bare sequential read with h5py.
 
-    python benchmarks/input_speed.py [--samples 40000] [--rounds 7]
+    python benchmarks/input_speed.py [--samples 100000] [--rounds 7]
 
 Both read the same file of 64 × 64 images, all of its bytes, in turns: round after round, one first
 and then the other, the order turned each time. The page cache is cold (the file's pages are given
@@ -81,7 +81,7 @@ def report(name: str, pairs: np.ndarray, size: int) -> float:
 def main() -> None:
     """Measure; the exit status is 1 where the cold ratio is too low."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--samples", type=int, default=40_000)
+    parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", help="on the disk to measure", default="/var/tmp")
     asked = parser.parse_args()

@@ -84,6 +84,8 @@ def write_results_table(
 def results_table(rows: pd.DataFrame, most: int = MOST_ROWS_SHOWN) -> Table:
     """The newest `most` rows for a terminal of 80 columns or more."""
     shown = rows.tail(most)
+    if "job" not in shown:  # rows of one log, as it was read
+        shown = shown.assign(job="")
     hidden = len(rows) - len(shown)
     caption = f"{hidden} older runs are in the CSV alone" if hidden else None
     table = Table(caption=caption, pad_edge=False, box=None, header_style="bold", padding=PADDING)
