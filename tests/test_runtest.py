@@ -198,12 +198,15 @@ def test_the_way_to_the_first_step_is_recorded_in_parts_and_printed(done: Done) 
         *("import", "build", "initialise", "first step"),
     }
     assert all(seconds >= 0 for seconds in parts.values())
-    assert min(parts[name] for name in ("start", "copy", "import", "first step")) > 0.01
+    assert min(parts[name] for name in ("start", "copy", "import", "first step")) > 0
     whole = record["seconds_command_to_first_step"]
     assert whole == pytest.approx(sum(parts.values()), abs=0.01)
     # The command had begun before that, and Python's own start is in it.
     assert record["seconds_to_first_step"] < whole < record["seconds_to_first_step"] + 30
-    assert f"from the command to the end of the first step: {whole:.2f} s" in done.result.stdout
+    words = "from the command to the end of the first step"
+    printed = re.search(rf"{words}: (\d+\.\d\d) s", done.result.stdout)
+    assert printed is not None
+    assert float(printed[1]) == pytest.approx(whole, abs=0.006)
     for name in parts:
         assert re.search(rf"^{name} +\d+\.\d\d  ", done.result.stdout, re.MULTILINE), name
 
