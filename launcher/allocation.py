@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from launcher.errors import AllocationError
 from launcher.hostlist import expand
 from launcher.nodes import Node
+from launcher.slurm_question import ask_slurm
 from launcher.tasks import DEFAULT_FIRST_PORT
 
 _JOB = re.compile(r"[0-9]{1,10}\Z")
@@ -95,17 +95,5 @@ def parse_addresses(said: str) -> dict[str, str]:
 
 def _ask(argv: Sequence[str], environment: Mapping[str, str]) -> str:
     """What a command of Slurm prints; nothing where it is missing, fails or does not answer."""
-    try:
-        done = subprocess.run(
-            argv,
-            env=dict(environment),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+    said, problem = ask_slurm(argv, environment, _SECONDS)
+    return "" if problem else said

@@ -1,6 +1,6 @@
 """How parameters come to a worker, and how gradients go to the servers: the graph of both.
 
-Synchronous updates are TensorFlow's accumulators and a queue of tokens on the servers, as its
+Synchronous updates are TensorFlow's accumulators and queues of tokens on the servers, much as its
 SyncReplicasOptimizer uses them (Chen et al., "Revisiting distributed synchronous SGD",
 arXiv:1604.00981). Here they are used directly, so that the moments between can be told apart, and
 so that what travels to a server elsewhere can be the sum of a node's workers:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.jobs.record import End, Job, JobFolder
+from launcher.slurm_question import ask_slurm
 from launcher.text import printable
 
 PENDING, RUNNING, FINISHED = "pending", "running", "finished"
@@ -103,8 +103,10 @@ def ask(
     names = {job.id: job.name for job in jobs}
     ids = ",".join(names)
     form = "%i|%T|%r|%j"
-    said, problem = _run(
-        ["squeue", "--noheader", "--states=all", f"--jobs={ids}", f"--format={form}"], environment
+    said, problem = ask_slurm(
+        ["squeue", "--noheader", "--states=all", f"--jobs={ids}", f"--format={form}"],
+        environment,
+        _SECONDS,
     )
     if problem and "Invalid job id" not in problem:
         problems.append(f"squeue does not say how the jobs stand: {problem}")
@@ -114,9 +116,10 @@ def ask(
         words = ["--noheader", "--parsable2", "--allocations", f"--jobs={','.join(missing)}"]
         # Without a database sacct fails, as on many clusters: the jobs' own word is left. Not every
         # version knows reasons; the exit code stands in their place.
-        said, _ = _run(
+        said, _ = ask_slurm(
             ["sacct", *words, f"--starttime={since}", "--format=JobIDRaw,State,ExitCode,JobName"],
             environment,
+            _SECONDS,
         )
         heard.update(_parse(said, {each: names[each] for each in missing}))
     return heard
@@ -167,24 +170,3 @@ def _tail(output: Path) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
-
-
-def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[str, str]:
-    """What a command of Slurm prints, and what is wrong where it fails."""
-    try:
-        done = subprocess.run(
-            argv,
-            env=dict(environment),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except FileNotFoundError:
-        return "", f"there is no {argv[0]} on PATH"
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        return "", printable(str(error))
-    said = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
-    return done.stdout, printable(said) if done.returncode else ""
