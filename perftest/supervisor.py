@@ -58,7 +58,7 @@ class TaskProcess:
                 stdout=log,
                 stderr=log,
                 pass_fds=(write,),
-                env=_environment(run_id, job, place, write),
+                env=_environment(run_id, job, place, folder, write),
                 start_new_session=True,
                 preexec_fn=dies_with(os.getpid()),
             )
@@ -181,7 +181,9 @@ def tail_of(path: Path) -> tuple[str, ...]:
     return tuple(line[:500] for line in lines[-_TAIL_LINES:])
 
 
-def _environment(run_id: str, job: Job, place: Place, messages: int) -> dict[str, str]:
+def _environment(
+    run_id: str, job: Job, place: Place, folder: Path, messages: int
+) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
     environment.update(_threads(job))
     pairs = (each.partition("=") for each in place.environment)
@@ -191,6 +193,8 @@ def _environment(run_id: str, job: Job, place: Place, messages: int) -> dict[str
         CUDA_VISIBLE_DEVICES=place.gpu if place.gpu is not None else "-1",
         KERAS_BACKEND="tensorflow",
         PYTHONUNBUFFERED="1",
+        # What TensorFlow and its compilers leave when a task is killed goes with its session.
+        TMPDIR=str(folder),
     )
     environment[RUN_VARIABLE] = run_id
     environment[MESSAGES_VARIABLE] = str(messages)

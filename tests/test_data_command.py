@@ -30,8 +30,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measured(*argv: Any, cwd: Path) -> dict[str, Any]:
-    done = runtest(*SHORT, *argv, cwd=cwd)
+    """The row of a run; nor did it leave a temporary file."""
+    temporary = cwd / "temporary"
+    temporary.mkdir(exist_ok=True)
+    done = runtest(*SHORT, *argv, cwd=cwd, environment={"TMPDIR": str(temporary)})
     assert done.returncode == 0, done.stderr
+    assert [path for path in temporary.rglob("*") if not path.is_dir()] == []
     row: dict[str, Any] = json.loads(done.stdout)
     return row
 

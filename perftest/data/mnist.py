@@ -133,7 +133,7 @@ class Mnist:
             tf.TensorSpec((batch_size,), tf.float32),
         )
         made = pipeline.generated(batches, signature, epochs and epochs * padded // batch_size)
-        return made.map(scaled, num_parallel_calls=2).prefetch(2)
+        return pipeline.mapped(made, scaled, 2).prefetch(2)
 
 
 def _found(folder: Path, name: str) -> Path:

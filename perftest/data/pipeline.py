@@ -153,9 +153,23 @@ def generated(
                 value.set_shape(spec.shape)
             return finish(*values)
 
-        return tf.data.Dataset.range(_ENDLESS if total is None else total).map(one)
+        return mapped(tf.data.Dataset.range(_ENDLESS if total is None else total), one)
 
-    return tf.data.Dataset.from_tensors(0).flat_map(pass_of)
+    return tf.data.Dataset.from_tensors(0).flat_map(
+        tf.autograph.experimental.do_not_convert(pass_of)
+    )
+
+
+def mapped(dataset: Any, function: Callable[..., Any], parallel: int | None = None) -> Any:
+    """`dataset.map` of a function that has no control flow of Python's over tensors.
+
+    TensorFlow would rewrite it all the same, which takes time, into a file that it leaves in the
+    temporary directory when the process is killed.
+    """
+    import tensorflow as tf
+
+    plain = tf.autograph.experimental.do_not_convert(function)
+    return dataset.map(plain, num_parallel_calls=parallel)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from perftest.data import Batch, order
+from perftest.data import Batch, order, pipeline
 from perftest.protocol import TEST, TRAIN, VALIDATION, Data
 
 # Samples of the splits where nobody says how many.
@@ -99,4 +99,5 @@ class Synthetic:
             return Batch(images, labels, valid, valid, valid, tf.zeros_like(valid))
 
         count = self.steps(split, batch_size, workers)
-        return tf.data.Dataset.range(count).map(one).repeat(-1 if epochs is None else epochs)
+        made = pipeline.mapped(tf.data.Dataset.range(count), one)
+        return made.repeat(-1 if epochs is None else epochs)

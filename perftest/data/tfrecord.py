@@ -157,7 +157,7 @@ class TFRecords:
         steps = self.steps(split, batch_size, workers)
         made = pipeline.generated(batches.all, signature, epochs and epochs * steps)
         decoder = _Decoder(self.image_shape, self.classes, self.splits[split], seed, split == TRAIN)
-        return made.map(decoder.batch, num_parallel_calls=2).prefetch(2)
+        return pipeline.mapped(made, decoder.batch, 2).prefetch(2)
 
 
 @dataclass(frozen=True)
