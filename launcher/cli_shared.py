@@ -131,7 +131,8 @@ def prepared(
             display.opening()
             yield session, display
         except KeyboardInterrupt:
-            display.interrupted()
+            with session.leaving_on_interrupt():
+                display.interrupted()
             raise
 
 

@@ -84,10 +84,10 @@ def execute(
         run.start()
         run.train()
     except KeyboardInterrupt:
-        observer.interrupted()
+        with session.leaving_on_interrupt():
+            observer.interrupted()
         raise
     finally:
-        observer.run_ending()
         run.end()
 
 
@@ -150,14 +150,14 @@ class _Run:
 
         Where not even that is waited for (KeyboardInterrupt), all nodes are let go of.
         """
+        if self._session.is_over:
+            return
         self._ending = True
-        try:
+        with self._session.leaving_on_interrupt():
+            self._observer.run_ending()
             for node in self._started_nodes:
                 self._session.send(node, Finish(self._id))
             self._await_ends(time.monotonic() + _ENDING_SECONDS)
-        except KeyboardInterrupt:
-            self._session.abandon()
-            raise
 
     def _await_ends(self, deadline: float) -> None:
         for node in self._started_nodes - self._ended:

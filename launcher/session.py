@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -179,12 +180,12 @@ class Session:
 
     def close(self) -> None:
         """Tell all agents to stop, wait a bounded time until they have, and let go."""
-        if self._over.is_set():
+        if self.is_over:
             return
-        self.events.close()  # a node that still talks must come to its end, too
-        self.broadcast(Stop())
-        deadline = time.monotonic() + _CLOSING_SECONDS
         try:
+            self.events.close()  # a node that still talks must come to its end, too
+            self.broadcast(Stop())
+            deadline = time.monotonic() + _CLOSING_SECONDS
             for channel in self._channels:
                 if channel.has_agent and not channel.ended.wait(
                     max(0.0, deadline - time.monotonic())
@@ -204,6 +205,22 @@ class Session:
     def kill(self, node: int) -> None:
         """End an agent that does not do what it is told; its tasks die with it."""
         self._channels[node].kill()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all connections were let go of."""
+        return self._over.is_set()
+
+    @contextmanager
+    def leaving_on_interrupt(self) -> Iterator[None]:
+        """Around what is done once somebody wants to leave: where they say so again, all of it is
+        given up at once.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.abandon()
+            raise
 
     def abandon(self) -> None:
         """Let go of all connections at once; the agents see the end of their input."""
@@ -227,7 +244,7 @@ class Session:
         return preamble + protocol.encode(greet)
 
     def _open_one(self, channel: AgentChannel, first: bytes) -> None:
-        if self._over.is_set():
+        if self.is_over:
             return
         try:
             channel.open(self._transport, payload.script(), first)

@@ -111,6 +111,7 @@ def play(
     transport: ScriptedTransport,
     logs: dict[str, bytes] | None = None,
     log: Callable[[str, bytes], None] | None = None,
+    observer: Quiet | None = None,
     **changes: Any,
 ) -> Outcome:
     """One run of 1 + 2 steps on two nodes with one worker each."""
@@ -124,8 +125,31 @@ def play(
     with Session(NODES, transport, NodeOptions("", "python3"), "s") as session:
         session.open(lambda node: greeting(asked, node, "s"), Quiet())
         plan = make_plan(asked, session.nodes, session.hellos)
-        execute(session, plan, "r", Quiet(), log or keep, outcome)
+        execute(session, plan, "r", observer or Quiet(), log or keep, outcome)
     return outcome
+
+
+class Impatient(Quiet):
+    """A person who interrupts a run, and once more while the first time is being confirmed."""
+
+    def phase(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupted(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_second_interrupt_is_heard_while_the_first_is_confirmed() -> None:
+    def never_ends(node: Played) -> None:
+        node.greet()
+        node.hear(Start)
+        node.say(FromTask("r", "worker", 0, Phase("importing TensorFlow", 0.1)))
+        assert node.hear() is None, "until the connection ends"
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        play(ScriptedTransport(never_ends), observer=Impatient())
+    assert time.monotonic() - began < 5.0, "an agent has 20 s to end its tasks, where one waits"
 
 
 class Hangs(ScriptedTransport):
