@@ -55,7 +55,7 @@ def test_nodes_that_are_off_refuse_or_drop_packets_are_all_named(
         done,
         node1=f"{many.hosts[1].address} port 22",  # no answer or no route, as the kernel sees it
         node2=f"connection refused by {many.hosts[2].address} port {NOBODYS_PORT}",
-        node3=f"no answer from {many.hosts[3].address} port 22 within 7 s",
+        node3=f"no answer from {many.hosts[3].address} port 22 within 6 s",
         node4=f"no route to {many.free_address} port 22",
     )
     assert_nothing_left(many)

@@ -106,7 +106,7 @@ def test_name_in_known_hosts_has_the_port_or_is_the_alias() -> None:
 
 
 def test_command_to_type_is_quoted() -> None:
-    target = parse_ssh_g("hostname h", Hop("a", "me", 7), Path("/my config"), "a")
+    target = parse_ssh_g("hostname h", Hop("a", "me", 6), Path("/my config"), "a")
     assert target.command == "ssh -F '/my config' -l me -p 7 a"
 
 
@@ -163,7 +163,7 @@ def test_revocation_list_that_cannot_be_read_revokes_all(tmp_path: Path) -> None
     ("error", "kind", "words"),
     [
         (ConnectionRefusedError(111, "x"), Unreachable, "connection refused by h port 22"),
-        (TimeoutError(), Unreachable, "no answer from h port 22 within 7 s"),
+        (TimeoutError(), Unreachable, "no answer from h port 22 within 6 s"),
         (OSError(113, "No route to host"), Unreachable, "no route to h port 22"),
         (OSError(5, "Input/output error"), Unreachable, "Input/output error"),
         (EOFError(), Unreachable, "closed the connection"),
@@ -177,7 +177,7 @@ def test_revocation_list_that_cannot_be_read_revokes_all(tmp_path: Path) -> None
     ],
 )
 def test_foreign_errors_become_ours(error: Exception, kind: type[NodeError], words: str) -> None:
-    ours = translate(error, "gpu3", "h port 22", "ssh gpu3", 7)
+    ours = translate(error, "gpu3", "h port 22", "ssh gpu3", 6)
     assert type(ours) is kind
     assert ours.node == "gpu3"
     assert words in ours.reason
