@@ -106,7 +106,7 @@ def test_name_in_known_hosts_has_the_port_or_is_the_alias() -> None:
 
 
 def test_command_to_type_is_quoted() -> None:
-    target = parse_ssh_g("hostname h", Hop("a", "me", 6), Path("/my config"), "a")
+    target = parse_ssh_g("hostname h", Hop("a", "me", 7), Path("/my config"), "a")
     assert target.command == "ssh -F '/my config' -l me -p 7 a"
 
 
