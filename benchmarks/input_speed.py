@@ -6,9 +6,10 @@ Both read the same file of 64 × 64 images, all of its bytes, in turns: round af
 and then the other, the order turned each time. The page cache is cold (the file's pages are given
 up before each pass; what a virtual machine's host keeps is beyond that) or warm (the pass before
 has left them there), and both are reported. The bare read takes 64 images at a time, as large as a
-batch, and does nothing with them; the pipeline shuffles, turns channels to the end, looks for NaN,
-and hands over batches of 64 as TensorFlow's tensors. The ratio is that of the medians, its interval
-the 2.5 and 97.5 per cent of 10,000 bootstrap samples of the rounds.
+batch, and does nothing with them; the pipeline shuffles, looks for NaN, and hands over batches of
+64 as TensorFlow's tensors. (Channels come first in both: the training step turns them, on its
+device.) The ratio is that of the medians, its interval the 2.5 and 97.5 per cent of 10,000
+bootstrap samples of the rounds.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from perftest import figures
+from perftest import figures, training
 from perftest.checkpoints import Values
 from perftest.data import Source
 from perftest.protocol import Evaluated, RocCurve
@@ -109,6 +109,8 @@ class Evaluator:
         return made, time.monotonic() - started
 
     def _evaluate_batch(self, parameters: Any, state: Any, images: Any, labels: Any) -> Any:
+        if self.source.channels_first:
+            images = training.channels_last(images)
         logits, _ = self._model.stateless_call(parameters, state, images, training=False)
         logits = tf.cast(logits, tf.float32)
         entropies = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)

@@ -40,8 +40,12 @@ class Input:
     def batch_shapes(self) -> tuple[tf.TensorSpec, tf.TensorSpec, tf.TensorSpec]:
         """Images, labels and weights of the loss, as a step is given them."""
         size = self._job.batch_size
+        height, width, channels = self.source.image_shape
+        image_shape = (height, width, channels)
+        if self.source.channels_first:
+            image_shape = (channels, height, width)
         return (
-            tf.TensorSpec((size, *self.source.image_shape), tf.float32),
+            tf.TensorSpec((size, *image_shape), tf.float32),
             tf.TensorSpec((size,), tf.int64),
             tf.TensorSpec((size,), tf.float32),
         )

@@ -43,11 +43,13 @@ def step(
     labels: Any,
     weights: Any = None,
     scale: Any = None,
+    channels_first: bool = False,
 ) -> Step:
     """One forward and backward pass.
 
     parameters, state: values of the model's trainable and other variables, in the model's order.
-    images: (batch, height, width, channels), floating point.  labels: (batch,), int64.
+    images: (batch, height, width, channels), or (batch, channels, height, width) if
+    `channels_first`; floating point.  labels: (batch,), int64.
     weights: (batch,), float32, or None where every image counts the same.
     The loss is the softmax cross entropy of the model's logits, computed in float32:
     Σ weight · entropy / Σ weight over the batch, and 0 where no image has any weight.
@@ -55,6 +57,8 @@ def step(
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(parameters)
+        if channels_first:
+            images = channels_last(images)
         logits, new_state = model.stateless_call(parameters, state, images, training=True)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
         loss = _mean(losses, weights)
@@ -65,14 +69,20 @@ def step(
     return Step(loss, gradients, list(new_state))
 
 
-def step_of(job: Job, model: Any) -> Callable[..., Step]:
-    """The pure step of this model, compiled as a whole where the job says so."""
+def channels_last(images: Any) -> Any:
+    """(batch, channels, height, width) to (batch, height, width, channels)."""
+    return tf.transpose(images, (0, 2, 3, 1))
+
+
+def step_of(job: Job, model: Any, channels_first: bool) -> Callable[..., Step]:
+    """The pure step of this model on such images, compiled as a whole where the job says so."""
+    pure = partial(step, model, channels_first=channels_first)
     if not job.xla:
-        return partial(step, model)
+        return pure
 
     @tf.function(autograph=False, jit_compile=True)
     def compiled(*arguments: Any) -> tuple[Any, list[Any], list[Any]]:
-        result = step(model, *arguments)
+        result = pure(*arguments)
         return result.loss, result.gradients, result.state
 
     return lambda *arguments: Step(*compiled(*arguments))

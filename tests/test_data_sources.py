@@ -102,8 +102,9 @@ def test_labels_and_weights_stay_with_their_images(tmp_path: Path) -> None:
         assert (batch.weights.numpy()[valid] == number + 1).all()
         assert (batch.train_weights.numpy()[valid] == number + 0.5).all()
         assert (batch.cut.numpy()[valid] == number % 2).all()
-        # (C, H, W) in the file, (H, W, C) in the batch: the channel is the second digit.
-        assert (batch.images.numpy()[valid][:, 0, 0, 1] == number + 0.25).all()
+        # Channels come first, as in the file; the channel is the second digit.
+        assert source.channels_first
+        assert (batch.images.numpy()[valid][:, 1, 0, 0] == number + 0.25).all()
     assert source.has_cut
     plain = load("hdf5", tmp_path)
     assert {

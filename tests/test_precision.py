@@ -81,7 +81,7 @@ def in_precision(
     parameters = [each.numpy() for each in model.trainable_variables]
     parameters[-2] = parameters[-2] * shrink
     values = [tf.constant(each) for each in parameters]
-    step = training.step_of(job, model)
+    step = training.step_of(job, model, False)
     state = [each.value for each in model.non_trainable_variables]
     factor = None if scale is None else tf.constant(scale)
     result = tf.function(lambda: step_parts(step, values, state, batch, factor), autograph=False)()

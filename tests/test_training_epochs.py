@@ -15,6 +15,7 @@ from perftest.checkpoints import CheckpointError, Checkpoints
 from perftest.data import DataError
 from perftest.keeper import TrainingDiverged
 from perftest.protocol import Data, Optimizer, Phase, Progress, ServersHold, TrainingStarts
+from perftest.training import build_model, make_batch, step_of
 
 pytestmark = pytest.mark.tensorflow
 
@@ -45,6 +46,21 @@ def test_a_training_learns(hep: Path, tmp_path: Path) -> None:
     assert told.validations[0].auc < told.validations[-1].auc
     assert 0.9 < told.validations[-1].auc < 1
     assert told.validations[-1].samples == 60
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_a_step_takes_images_with_channels_first_for_what_they_are(xla: bool) -> None:
+    asked = replace(job(), image_shape=(16, 24, 3), xla=xla)
+    model = build_model(asked)
+    images, labels = make_batch(asked, model, 0)
+    values = [variable.value for variable in model.trainable_variables]
+    turned = np.ascontiguousarray(np.moveaxis(images, 3, 1))
+    plain = step_of(asked, model, False)(values, [], images, labels)
+    made = step_of(asked, model, True)(values, [], turned, labels)
+    assert turned.shape == (16, 3, 16, 24)
+    assert float(made.loss) == float(plain.loss)
+    for one, other in zip(made.gradients, plain.gradients, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_progress_counts_every_image_once(trained: tuple[Told, Path]) -> None:

@@ -20,7 +20,8 @@ KINDS = ("hdf5", "mnist", "synthetic", "tfrecord")
 class Batch(NamedTuple):
     """One element of a source's tf.data pipeline; all of static shape (batch, ...).
 
-    images: float32 (batch, height, width, channels).  labels: int64 (batch,), from 0.
+    images: float32 (batch, height, width, channels), or (batch, channels, height, width) where the
+    source says so; a training step turns them, on its own device.  labels: int64 (batch,), from 0.
     train_weights: float32, factor of each sample's loss in training; 0 for padding.
     weights: float32, the samples' weight in metrics; 0 for padding.
     valid: float32, 1, and 0 for padding.  cut: float32, `psr`, 1 where a selection by hand takes
@@ -39,10 +40,12 @@ class Batch(NamedTuple):
 class Source(Protocol):
     """Samples in splits (protocol.TRAIN, VALIDATION, TEST), as pipelines of batches.
 
-    image_shape: (height, width, channels).  has_cut: whether the data has a selection by hand.
+    image_shape: (height, width, channels).  channels_first: whether batches have these in another
+    order, channels first.  has_cut: whether the data has a selection by hand.
     """
 
     image_shape: tuple[int, int, int]
+    channels_first: bool
     classes: int
     has_cut: bool
 

@@ -80,6 +80,7 @@ class Mnist:
     path: str
     splits: dict[str, Digits]
     has_cut: bool = False
+    channels_first: bool = False
 
     def samples(self, split: str) -> int:
         """Of the split."""

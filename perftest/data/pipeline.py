@@ -39,7 +39,7 @@ class Reader(Protocol):
     """What a kind of files must be able to do.
 
     counts: samples of each file.  blocks: how many of a file's samples are best read in one go.
-    image_shape: (height, width, channels).
+    image_shape: of an image as batches have it, (channels, height, width), say.
     """
 
     @property

@@ -63,6 +63,7 @@ class Synthetic:
     image_seed: int
     counts: dict[str, int]
     has_cut: bool = False
+    channels_first: bool = False
 
     def samples(self, split: str) -> int:
         """As asked for."""

@@ -122,6 +122,7 @@ class TFRecords:
     path: str
     splits: dict[str, tuple[RecordFile, ...]]
     has_cut: bool = False
+    channels_first: bool = False
 
     def samples(self, split: str) -> int:
         """Of all files of the split."""

@@ -171,7 +171,8 @@ class _Worker:
             values = joined(pieces, layout.parameters)
             old = [variable.read_value() for variable in state]
             scale = self._exchange.scale.scale.read_value() if self._exchange.scale else None
-            result = training.step_of(self.job, self._model)(values, old, *batch, scale)
+            pure = training.step_of(self.job, self._model, self._batches.source.channels_first)
+            result = pure(values, old, *batch, scale)
             decay = self.job.optimizer.weight_decay
             gradients = training.decayed(result.gradients, values, decay)
             new = result.state

@@ -77,7 +77,7 @@ class Single:
             }
             self._updates = tf.Variable(0, dtype=tf.int64)
         self.scale = loss_scale.on(device, job.precision)
-        self._pure_step = training.step_of(job, model)
+        self._pure_step = training.step_of(job, model, batches.source.channels_first)
         self._steps = 0
         self._left = 0
         self._update = self._make_update()
