@@ -192,6 +192,7 @@ class NamespaceHosts:
         self.link_up(index)
         self._launch(self.hosts[index])
         self._await_sshd(self.hosts[index], 22)
+        self.forget_outage(index)
 
     def link_down(self, index: int) -> None:
         """Cut a host's cable."""
@@ -200,6 +201,23 @@ class NamespaceHosts:
     def link_up(self, index: int) -> None:
         """Mend a host's cable."""
         _ip(f"link set {self.hosts[index].link} up")
+
+    def forget_outage(self, index: int) -> None:
+        """Have all hosts ask anew where the others are, once a host's cable is known to be mended.
+
+        Who has asked in vain while it was cut, three times in three seconds, would still be told
+        within the fourth that there is no route.
+        """
+        host = self.hosts[index]
+        state = ["ip", "-n", host.namespace, "link", "show", "dev", "eth0"]
+        end = time.monotonic() + _SECONDS
+        while "LOWER_UP" not in subprocess.run(state, capture_output=True, text=True).stdout:
+            if time.monotonic() > end:
+                raise RuntimeError(f"the cable of {host.name} is not mended")
+            time.sleep(0.01)
+        for each in self.hosts:
+            _ip("neigh flush dev eth0", namespace=each.namespace)
+        _ip(f"neigh flush dev {self._bridge}")
 
     def processes(self, index: int) -> list[Process]:
         """What is alive inside a host, but for sshd."""

@@ -238,6 +238,7 @@ def test_a_node_of_a_worker_whose_cable_is_cut_is_named_and_clean_once_it_is_men
             assert_nothing_left(hosts, 0)
         finally:
             hosts.link_up(1)
+            hosts.forget_outage(1)
     assert done.status == 1
     said_of(done, node1="the connection to the agent was lost; worker 1 ran there")
     assert_nothing_left(hosts, within=30.0)
