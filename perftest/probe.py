@@ -13,7 +13,7 @@ import os
 import selectors
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perftest import probe_talk
@@ -41,6 +41,14 @@ from perftest.talks import Talk, Talks
 _MOST_TRIED_AT_ONCE = 256
 # All targets together may take so many times what one may.
 _WAVES = 2
+# What the network says while a cable is cut, or nobody tells where an address is: an outage that
+# may be over before the target's time is. A firewall that rejects may say it, too, again and again.
+_MAY_PASS = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
+_AGAIN_SECONDS = 0.2
+# TCP asks after 0, 1 and 3 s, and then only after 7; what was lost it says again after 3 s, and
+# then only after 6: an outage of 3 s would cost more than a target has. So there is another try.
+_CONNECT_SECONDS = 1.5
+_ANSWER_SECONDS = 3.2
 
 Clock = Callable[[], float]
 
@@ -122,6 +130,16 @@ class _Found:
         return ProbeResult(self.outcome, self.latency, self.speed, self.detail)
 
 
+@dataclass(frozen=True)
+class _Try:
+    """One try of a target: at the first of the addresses that are left of all that it has."""
+
+    index: int
+    addresses: list[Address]
+    left: list[Address]
+    deadline: float  # of the target
+
+
 class _Prober:
     """The targets of one Probe."""
 
@@ -140,6 +158,7 @@ class _Prober:
         self._left = len(probe.targets)
         self._waiting = list(reversed(range(len(probe.targets))))
         self._being_named: dict[int, float] = {}
+        self._again: list[tuple[float, _Try]] = []
         # Two transfers at once would slow each other down.
         self._at_once = 1 if probe.transfer_bytes else _MOST_TRIED_AT_ONCE
         moving = MOST_TRANSFER_SECONDS + 1.0 if probe.transfer_bytes else 0.0
@@ -151,7 +170,8 @@ class _Prober:
         """Go on with what can go on; the results, once there is one for each target."""
         self._talks.end_late()
         self._look_at_names()
-        while self._waiting and len(self._talks) + len(self._being_named) < self._at_once:
+        self._try_again()
+        while self._waiting and self._under_way < self._at_once:
             index = self._waiting.pop()
             self._found[index].set(TIMED_OUT)
             self._being_named[index] = self._clock() + self._seconds
@@ -176,47 +196,70 @@ class _Prober:
             return
         deadline = self._being_named.pop(index)
         if isinstance(known, list):
-            self._try(index, known, deadline)
+            self._try(_Try(index, known, known, deadline))
         else:
-            self._over(index, NAME_UNKNOWN, known or "the look-up took too long")
+            self._found[index].set(NAME_UNKNOWN, known or "the look-up took too long")
+            self._left -= 1
 
-    def _over(self, index: int, outcome: str, detail: str = "") -> None:
-        self._found[index].set(outcome, detail)
-        self._left -= 1
+    @property
+    def _under_way(self) -> int:
+        return len(self._talks) + len(self._being_named) + len(self._again)
 
-    def _try(self, index: int, addresses: list[Address], deadline: float) -> None:
-        """Try the first of a name's addresses, and the next if it does not answer."""
+    def _try_again(self) -> None:
+        now = self._clock()
+        due = [each for when, each in self._again if when <= now]
+        self._again = [(when, each) for when, each in self._again if when > now]
+        for each in due:
+            self._try(each)
+
+    def _try(self, each: _Try) -> None:
         now = self._clock()
         try:
-            link = socket.socket(addresses[0][0], socket.SOCK_STREAM)
+            link = socket.socket(each.left[0][0], socket.SOCK_STREAM)
         except OSError as error:
-            self._over(index, NO_ROUTE, words_of(error))
+            self._found[each.index].set(NO_ROUTE, words_of(error))
+            self._left -= 1
             return
-        talk = self._talk(index, link, addresses, deadline)
-        self._talks.start(link, talk, now + (deadline - now) / len(addresses))
+        seconds = min(_CONNECT_SECONDS, (each.deadline - now) / len(each.left))
+        self._talks.start(link, self._talk(each, link, now), now + seconds)
 
-    def _talk(
-        self, index: int, link: socket.socket, addresses: list[Address], deadline: float
-    ) -> Talk:
-        target, found = self._probe.targets[index], self._found[index]
+    def _talk(self, each: _Try, link: socket.socket, began: float) -> Talk:
+        target, found = self._probe.targets[each.index], self._found[each.index]
         connected = False
         try:
-            yield from _connect(link, addresses[0][1], target.port)
+            yield from _connect(link, each.left[0][1], target.port)
             connected = True
+            self._talks.give_until(link, min(each.deadline, began + _ANSWER_SECONDS))
             yield from probe_talk.prove(link, target.secret)
             found.latency = yield from probe_talk.round_trip(link, self._clock)
             if self._probe.transfer_bytes:
+                self._talks.give_until(link, each.deadline)
                 found.speed = yield from probe_talk.transfer(
                     link, self._probe.transfer_bytes, self._clock
                 )
-            self._over(index, REACHED)
+            found.set(REACHED)
+            self._left -= 1
         except OSError as error:
-            if found.latency is not None:
-                self._over(index, REACHED, "a transfer of many bytes did not get through")
-            elif len(addresses) > 1:
-                self._try(index, addresses[1:], deadline)
-            else:
-                self._over(index, *self._explain(error, connected))
+            self._failed(each, error, connected)
+
+    def _failed(self, each: _Try, error: OSError, connected: bool) -> None:
+        """Go on with the next address, or with the first again while there is time and hope."""
+        found = self._found[each.index]
+        if found.latency is not None:
+            found.set(REACHED, "a transfer of many bytes did not get through")
+            self._left -= 1
+            return
+        outcome, detail = self._explain(error, connected)
+        if outcome != TIMED_OUT:  # what was said once tells more than silence
+            found.set(outcome, detail)
+        may_pass = isinstance(error, TimeoutError) or error.errno in _MAY_PASS
+        again = self._clock() + _AGAIN_SECONDS
+        if len(each.left) > 1:
+            self._try(replace(each, left=each.left[1:]))
+        elif may_pass and again < each.deadline:
+            self._again.append((again, replace(each, left=each.addresses)))
+        else:
+            self._left -= 1
 
     def _explain(self, error: OSError, connected: bool) -> tuple[str, str]:
         """Outcome and detail of a failure."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,31 @@ def test_a_port_that_was_taken_since_the_greeting_is_named(hosts: NamespaceHosts
         check_reachability(session, plan)
 
 
+def test_a_cable_that_is_cut_for_three_seconds_meanwhile_is_survived(
+    hosts: NamespaceHosts,
+) -> None:
+    with opened(hosts) as session:
+        hosts.link_down(1)
+        mend = threading.Timer(3.0, hosts.link_up, [1])
+        mend.start()
+        try:
+            assert 2.9 < check_reachability(session, planned(session)) < 9.0
+        finally:
+            mend.join()
+            hosts.forget_outage(1)
+
+
+def test_a_router_that_loses_its_way_for_a_moment_is_survived(hosts: NamespaceHosts) -> None:
+    with opened(hosts) as session, ExitStack() as outage:
+        outage.enter_context(rule(hosts, 0, "to", hosts.hosts[1].address, "unreachable"))
+        mend = threading.Timer(1.0, outage.close)
+        mend.start()
+        try:
+            assert 0.9 < check_reachability(session, planned(session)) < 3.0
+        finally:
+            mend.join()
+
+
 def test_all_that_is_wrong_is_in_one_report(hosts: NamespaceHosts) -> None:
     with opened(hosts) as session:
         plan = planned(session)
@@ -222,6 +248,9 @@ def test_a_network_that_refuses_is_told_from_one_that_is_silent(hosts: Namespace
         address = ("to", target1.host, "ipproto", "tcp", "dport", "2222")
         with rule(hosts, 0, *address, "prohibit"):
             assert one(probe(session, {0: [target1]})).outcome == NO_ROUTE
+        with rule(hosts, 0, *address, "unreachable"):  # which might have passed
+            result = one(probe(session, {0: [target1]}, seconds=0.5))
+            assert (result.outcome, result.detail) == (NO_ROUTE, "Network is unreachable")
         with dropped(hosts, 0, 1, 2222):
             began = time.monotonic()
             assert one(probe(session, {0: [target1]}, seconds=1.0)).outcome == TIMED_OUT

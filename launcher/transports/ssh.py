@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 # paramiko tells of every refused key; without a handler Python prints that on stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
-# TCP asks after 0, 1 and 3 s, and then only after 7: this is time enough for the answer to the third.
+# TCP asks after 0, 1 and 3 s, and then only after 7: time enough for the answer to the third.
 CONNECT_TIMEOUT_SECONDS = 6.0
 _OVERLOAD_TRIES = 6
 _BEGIN = ": runtest; "
