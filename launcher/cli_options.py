@@ -217,7 +217,8 @@ training_options = _together(
         default=60.0,
         show_default=True,
         metavar="SECONDS",
-        help="End a run in which no worker makes a step for so long.",
+        help="End a run in which a worker does not get on for so long, or for five times so long "
+        "before its first step, or in which a task is stopped (SIGSTOP) for so long.",
     ),
     click.option(
         "--learning-rate",

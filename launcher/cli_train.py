@@ -56,7 +56,9 @@ _folder_options = (
         default=60.0,
         show_default=True,
         metavar="SECONDS",
-        help="End a run in which no worker gets on for so long.",
+        help="End a run in which no worker gets on for so long, or for five times so long before "
+        "its first step and where it reads, saves or validates, or in which a task is stopped "
+        "(SIGSTOP) for so long.",
     ),
     click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True),
     *BINDING_OPTIONS,

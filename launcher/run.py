@@ -189,7 +189,8 @@ class _Run:
             return
         self._next_look = now + _LOOK_SECONDS
         waiting = self._ready if len(self._ready) < self._workers else set()
-        stall = self._watch.find(waiting | self._outcome.finished.keys())
+        finished = self._outcome.finished.keys()
+        stall = self._watch.find_paused(finished) or self._watch.find(waiting | finished)
         if stall is not None and not self._failures:
             self._fail(COMPLAINT, stalled(self._plan, *stall, self._paused))
 
@@ -229,6 +230,7 @@ class _Run:
             self._handle_exit(node, what)
         elif isinstance(what, Paused):
             self._paused[what.role, what.index] = what.pid if what.stopped else 0
+            self._watch.paused(what.role, what.index, what.stopped)
         else:
             self._logs.keep(what)
 

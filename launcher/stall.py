@@ -7,7 +7,7 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from launcher.tasks import PlannedTask, RunPlan
-from perftest.protocol import Job, StepTimes
+from perftest.protocol import WORKER, Job, StepTimes
 
 # Where a worker computes or reads before its first step, it may take this much longer than the
 # limit for a stall; and a step may take this much longer than the slowest before it.
@@ -39,6 +39,7 @@ class StallWatch:
         self._began = clock()
         self._slowest_step = 0.0
         self._workers = {task.place.index: _Worker(clock()) for task in plan.workers}
+        self._paused: dict[tuple[str, int], float] = {}
 
     def phase(self, worker: int, name: str) -> None:
         """A worker goes on to something else."""
@@ -52,6 +53,27 @@ class StallWatch:
         # No worker can have taken longer than the run has; some steps may come in one message.
         longest = self._clock() - self._began + self._plan.stall_seconds
         self._slowest_step = max(self._slowest_step, min(slowest_seconds, longest))
+
+    def paused(self, role: str, index: int, stopped: bool) -> None:
+        """Somebody has stopped a task, or lets it go on again."""
+        if stopped:
+            self._paused.setdefault((role, index), self._clock())
+        else:
+            self._paused.pop((role, index), None)
+
+    def find_paused(self, finished: Set[int]) -> tuple[PlannedTask, str] | None:
+        """Once a task has been stopped for the limit, whatever the workers are at: it, if it is a
+        worker, or the worker that may wait for it longest; and that in words. Nobody waits for
+        workers that have finished.
+        """
+        limit = self._clock() - self._plan.stall_seconds
+        for (role, index), since in self._paused.items():
+            if since < limit and not (role == WORKER and index in finished):
+                chosen = {index} if role == WORKER else self._workers.keys() - finished
+                if chosen:
+                    last = min(chosen, key=lambda worker: self._workers[worker].moved)
+                    return self._told(last, self._clock() - self._workers[last].moved)
+        return None
 
     def find(self, excused: Set[int]) -> tuple[PlannedTask, str] | None:
         """The worker that is farthest behind and stands still, and the reason in words.
@@ -68,9 +90,13 @@ class StallWatch:
         if not stuck or (self._plan.job.training and len(stuck) < self._at_work(excused)):
             return None  # one that trains may wait for another, as for its validation
         task = min(stuck, key=lambda task: self._workers[task.place.index].steps)
-        state = self._workers[task.place.index]
+        return self._told(task.place.index, self._limit(task.place.index))
+
+    def _told(self, worker: int, seconds: float) -> tuple[PlannedTask, str]:
+        task = next(task for task in self._plan.workers if task.place.index == worker)
+        state = self._workers[worker]
         return task, (
-            f"{task.name} has not got on for {self._limit(task.place.index):.0f} s "
+            f"{task.name} has not got on for {seconds:.0f} s "
             f"({state.phase}, {state.steps} steps done)"
         )
 

@@ -39,8 +39,9 @@ class Options:
     parameter_servers: how many, or None for one a node.  device: auto, cpu or gpu.
     aggregation: node, none, or auto for what is right (plan.py decides).
     workers: how many at most, one node filled before the next is taken; None for all that fit.
-    stall_seconds: how long a run may go without any worker making a step or going on to another
-    phase.  xla: on, off or auto.
+    stall_seconds: how long a run may go without a worker making a step or going on to another
+    phase (stall.py has the phases that may take longer), or with a stopped task.
+    xla: on, off or auto.
     The rest is as in `Job`; training: None for a measurement; what `binding` says of threads goes
     before *_threads.
     """

@@ -30,7 +30,7 @@ from faults import (
     said_of,
 )
 from hosts import NamespaceHosts
-from memory_limit import memory_limit
+from memory_limit import memory_group
 
 pytestmark = [pytest.mark.network, pytest.mark.tensorflow]
 
@@ -140,19 +140,26 @@ def test_whoever_is_killed_is_named_within_5_s(
         assert logs == ({"worker-1"} if victim == "agent" else set(NODE_OF))
 
 
-def test_a_task_that_the_kernel_kills_for_want_of_memory_is_named(
-    hosts: NamespaceHosts, tmp_path: Path
+@pytest.mark.parametrize(("victim", "until"), [("worker-1", IMPORTING), ("ps-0", MEASURING)])
+def test_a_task_that_the_kernel_kills_for_want_of_memory_is_named_within_5_s(
+    hosts: NamespaceHosts, tmp_path: Path, victim: str, until: str
 ) -> None:
     with (
-        memory_limit(64 << 20) as put_in,
-        run_on(hosts, tmp_path, until=IMPORTING) as running,
+        memory_group() as memory,
+        run_on(hosts, tmp_path, until=STARTING) as running,
     ):
-        put_in(task(hosts, "worker-1"))
-        done = ended(running, 10.0)
+        pid = task(hosts, victim)
+        memory.put_in(pid)
+        if until == MEASURING:
+            running.wait_for("all workers: measuring")
+        else:
+            come_so_far(pid, until)
+        memory.leave_no_more_than(16 << 20)
+        done = ended(running, 5.0)
     assert done.status == 1
-    said_of(
-        done, node1=("worker 1 ended with signal 9", "out of memory", "smaller batch than -b 4")
-    )
+    says = f"{victim.replace('-', ' ')} ended with signal 9"
+    words = (says, "out of memory", "smaller batch than -b 4")
+    said_of(done, **{f"node{NODE_OF[victim]}": words})
     assert_nothing_left(hosts)
 
 
@@ -171,22 +178,23 @@ def test_a_task_that_gets_no_memory_says_so(hosts: NamespaceHosts, tmp_path: Pat
 # Stopped.
 
 
-@pytest.mark.parametrize("victim", ["worker-1", "ps-0"])
+@pytest.mark.parametrize(("victim", "until"), [("worker-1", IMPORTING), ("ps-0", MEASURING)])
 def test_a_stopped_task_is_named_at_the_limit_for_a_stall(
-    hosts: NamespaceHosts, tmp_path: Path, victim: str
+    hosts: NamespaceHosts, tmp_path: Path, victim: str, until: str
 ) -> None:
-    # Five times as long are the tasks given to import TensorFlow, all at once on two cores.
-    with run_on(hosts, tmp_path, "--stall-timeout", 6) as running:
+    # Tasks that import TensorFlow have five times as long, but not those that are stopped at it.
+    with run_on(hosts, tmp_path, "--stall-timeout", 6, until=until) as running:
         pid = task(hosts, victim)
         os.kill(pid, signal.SIGSTOP)
-        done = ended(running, 20.0)
+        done = ended(running, 6.0 + 5.0)
     assert done.status == 1
     assert done.seconds > 5.5, "not before its time"
     alias = f"node{NODE_OF[victim]}"
     says = f"{victim.replace('-', ' ')} is stopped (SIGSTOP, or a debugger), and worker "
     said_of(done, **{alias: (says, "has not got on for", "kill -CONT")})
     assert_nothing_left(hosts)
-    assert record_of(tmp_path)[1] == set(NODE_OF)
+    if until == MEASURING:
+        assert record_of(tmp_path)[1] == set(NODE_OF)
 
 
 # The network, and the power.

@@ -492,6 +492,32 @@ def test_the_first_step_may_take_longer_whatever_it_is_called() -> None:
     assert watch.find({1}) is not None, "after its first step the limit is 60 s again"
 
 
+def test_a_task_that_is_stopped_for_the_limit_ends_the_run_whatever_it_is_at() -> None:
+    now = [0.0]
+    asked = Options(model="deepmnist", stall_seconds=60.0)
+    watch = StallWatch(make_plan(asked, NODES, [HELLO] * 2), clock=lambda: now[0])
+    for worker, at in ((0, 10.0), (1, 20.0)):
+        now[0] = at
+        watch.phase(worker, "importing TensorFlow")
+    watch.paused("worker", 1, True)
+    now[0] = 70.0
+    watch.paused("worker", 1, True)  # which says nothing new
+    assert watch.find_paused(set()) is None
+    now[0] = 81.0
+    assert watch.find(set()) is None, "for an import this is no long time"
+    found = watch.find_paused(set())
+    assert found is not None
+    assert found[1] == "worker 1 has not got on for 61 s (importing TensorFlow, 0 steps done)"
+    assert watch.find_paused({1}) is None, "it has finished"
+    watch.paused("worker", 1, False)
+    assert watch.find_paused(set()) is None
+    watch.paused("ps", 0, True)
+    now[0] = 142.0
+    found = watch.find_paused({0})
+    assert found is not None
+    assert found[1].startswith("worker 1 has not got on for 122 s")
+
+
 def test_an_endless_log_is_cut() -> None:
     def script(node: Played) -> None:
         node.greet()
