@@ -1,7 +1,7 @@
 """Open connections to the nodes of a test: connect, copy, greet, keep alive, let go.
 
-All nodes are opened at once (at most 32 in the same moment), and every failure is reported. One or
-many runs then go over the same connections.
+All nodes are opened at once (as many in the same moment as the transport takes), and every failure
+is reported. One or many runs then go over the same connections.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ from launcher.transports.base import Transport
 from perftest import protocol
 from perftest.protocol import AgentFailed, Greet, Heartbeat, Hello, Stop
 
-# sshd refuses connections at random past its MaxStartups.
-_MOST_OPENING_AT_ONCE = 32
 _GREETING_SECONDS = 30.0
 _CLOSING_SECONDS = 12.0
 # Saying goodbye on a dead link takes a second each.
@@ -111,7 +109,7 @@ class Session:
         for_each(
             zip(self._channels, first, strict=True),
             lambda each: self._open_one(*each),
-            _MOST_OPENING_AT_ONCE,
+            self._transport.most_opening_at_once,
         )
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         found = self._gather_hellos(observer)

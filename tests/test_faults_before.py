@@ -61,6 +61,30 @@ def test_nodes_that_are_off_refuse_or_drop_packets_are_all_named(
     assert_nothing_left(many)
 
 
+def test_a_hundred_nodes_that_drop_packets_do_not_wait_for_each_other(
+    many: NamespaceHosts, tmp_path: Path
+) -> None:
+    net, _, _ = many.gateway.rpartition(".")
+    behind = f"{net}.128/25"  # routed to node1, which drops what it is to pass on
+    dark = [f"{net}.{number}" for number in range(130, 230)]
+    options = nodes_and_config(many, tmp_path, 0)
+    with (tmp_path / "nodes").open("a") as nodes:
+        nodes.writelines(f"{address}\n" for address in dark)
+    config = tmp_path / "ssh_config"
+    config.write_text(f"Host {net}.*\nConnectTimeout 2\n{config.read_text()}")
+    many.run(1, ["ip", "route", "add", "blackhole", behind])
+    subprocess.run(["ip", "route", "add", behind, "via", many.hosts[1].address], check=True)
+    try:
+        done = run_to_end(*SMALL, *options, cwd=tmp_path, within=7)
+    finally:
+        subprocess.run(["ip", "route", "del", behind], check=True)
+        many.run(1, ["ip", "route", "del", "blackhole", behind])
+    assert len(done.messages) == 100, done.stderr
+    for address, message in zip(dark, done.messages, strict=True):
+        assert f"no answer from {address} port 22 within 2 s" in message
+    assert_nothing_left(many)
+
+
 def test_nodes_that_do_not_let_us_in_are_all_named(many: NamespaceHosts, tmp_path: Path) -> None:
     make_key(tmp_path / "other")
     shutil.copy(many.key, tmp_path / "locked")

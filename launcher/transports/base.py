@@ -63,6 +63,8 @@ class Transport(ABC):
     """A way to reach nodes."""
 
     name: str
+    # How many `open` are called at the same time.
+    most_opening_at_once = 32
 
     @abstractmethod
     def open(self, node: Node, script: str) -> Connection:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,14 @@ from launcher.transports.ssh_channel import SignalTransport, SshConnection, open
 from launcher.transports.ssh_config import SshTarget, resolve
 from launcher.transports.ssh_errors import NoGreeting, is_no_greeting, translate
 from launcher.transports.ssh_keys import KeyAuthentication
-from launcher.transports.ssh_sockets import KEEPALIVE_SECONDS, Deadline, ProxySocket, connect_tcp
+from launcher.transports.ssh_sockets import (
+    KEEPALIVE_SECONDS,
+    Deadline,
+    Places,
+    ProxySocket,
+    await_greeting,
+    connect_tcp,
+)
 
 _log = logging.getLogger(__name__)
 # paramiko tells of every refused key; without a handler Python prints that on stderr.
@@ -39,6 +46,10 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 # TCP asks after 0, 1 and 3 s, and then only after 7: time enough for the answer to the third.
 CONNECT_TIMEOUT_SECONDS = 6.0
+# Logging in takes processor time of ours. Waiting for a node that says nothing takes none: many dark
+# ones do not wait for each other.
+_MOST_LOGGING_IN_AT_ONCE = 32
+_MOST_OPENING_AT_ONCE = 256
 _OVERLOAD_TRIES = 6
 _BEGIN = ": runtest; "
 _INPUT_WAS_READ = "a start-up file of the shell reads what was sent to the program"
@@ -73,6 +84,7 @@ class SshTransport(Transport):
     """
 
     name = "ssh"
+    most_opening_at_once = _MOST_OPENING_AT_ONCE
 
     def __init__(
         self,
@@ -85,13 +97,15 @@ class SshTransport(Transport):
         self._warn = warn
         self._lock = threading.Lock()
         self._gateways: dict[SshTarget, Future[_Link]] = {}
+        self._places = Places(_MOST_LOGGING_IN_AT_ONCE)
 
     def describe(self, node: Node, script: str) -> str:
         where = ["-F", str(self._ssh_config)] if self._ssh_config is not None else []
         return shlex.join(["ssh", *where, node.alias, shlex.join(["exec", "sh", "-c", script])])
 
     def open(self, node: Node, script: str) -> Connection:
-        target = resolve(node.alias, self._ssh_config, node.label, self._seconds)
+        with self._places.one():
+            target = resolve(node.alias, self._ssh_config, node.label, self._seconds)
         deadline = Deadline(target.connect_timeout_seconds or self._seconds)
         link = self._connect(target, node.label, deadline)
         try:
@@ -125,8 +139,17 @@ class SshTransport(Transport):
         raise AssertionError  # for mypy: the last try returns or raises
 
     def _connect_once(self, target: SshTarget, label: str, deadline: Deadline) -> _Link:
+        with ExitStack() as place:
+            if target.proxy_command is not None:  # which computes as much as we do
+                place.enter_context(self._places.one(deadline))
+            pipe = self._pipe(target, label, deadline)
+            if target.proxy_command is None:
+                place.enter_context(self._places.one(deadline))
+            return self._log_in(pipe, target, label, deadline)
+
+    def _log_in(self, pipe: Any, target: SshTarget, label: str, deadline: Deadline) -> _Link:
         connection = _fabric_connection(target, label, deadline, self._warn)
-        link = _Link(connection, self._pipe(target, label, deadline))
+        link = _Link(connection, pipe)
         try:
             connection.connect_kwargs["sock"] = link.pipe
             with _Alarm(deadline, link.pipe):
@@ -151,7 +174,13 @@ class SshTransport(Transport):
             )
         if target.proxy_command is not None:
             return ProxySocket(target.proxy_command)
-        return connect_tcp(target.hostname, target.port, deadline)
+        link = connect_tcp(target.hostname, target.port, deadline)
+        try:
+            await_greeting(link, deadline)
+        except BaseException:
+            link.close()
+            raise
+        return link
 
     def _gateway(self, target: SshTarget, label: str, deadline: Deadline) -> _Link:
         """The connection to a jump host, which all nodes behind it share.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import queue
+import select
 import socket
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # A 3 s outage is survived; a cut cable shows after KEEPALIVE + USER_TIMEOUT = 11 s.
@@ -29,6 +31,10 @@ class Deadline:
     def passed_after(self, seconds: float) -> bool:
         """Whether it will have passed in so many seconds."""
         return time.monotonic() + seconds >= self._end
+
+    def prolong(self, seconds: float) -> None:
+        """Give it so much more time."""
+        self._end += seconds
 
     def left(self) -> float:
         """Seconds that are left. Raises TimeoutError when none are."""
@@ -59,6 +65,33 @@ def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
             errors.append(error)
     refused = [error for error in errors if isinstance(error, ConnectionRefusedError)]
     raise (refused or errors)[0]
+
+
+def await_greeting(link: socket.socket, deadline: Deadline) -> None:
+    """Wait until the other end says its first word, or hangs up: ssh servers speak first.
+
+    Raises TimeoutError.
+    """
+    readable = select.poll()  # select() takes no descriptor above 1023
+    readable.register(link, select.POLLIN)
+    if not readable.poll(1000 * deadline.left()):
+        raise TimeoutError
+
+
+class Places:
+    """How many connections may be made at the same time, of those that have found somebody."""
+
+    def __init__(self, number: int) -> None:
+        self._places = threading.Semaphore(number)
+
+    @contextmanager
+    def one(self, deadline: Deadline | None = None) -> Iterator[None]:
+        """A place; the time until there is one does not count for the deadline."""
+        asked = time.monotonic()
+        with self._places:
+            if deadline is not None:
+                deadline.prolong(time.monotonic() - asked)
+            yield
 
 
 def _addresses(host: str, port: int, deadline: Deadline) -> list[Any]:
