@@ -90,11 +90,15 @@ is_a_strange_link() {
         -c "import os; print(os.lstat(os.environ[\"PERFTEST_ROOT\"]).st_uid)")";
     [ "$1" != "$me" ] && [ "$1" != 0 ];
 };
-[ -d "$root" ] ||
-    { (run_python -c "import os; os.makedirs(os.environ[\"PERFTEST_ROOT\"])")
-            </dev/null >/dev/null 2>&1;
-        [ -d "$root" ]; } ||
-    LC_ALL=C mkdir -p -- "$root" || fail 81 "cannot make the directory $root";
+[ -d "$root" ] || {
+    why=$(run_python </dev/null -c "import os, sys;
+        sys.excepthook = lambda kind, error, at: (
+            sys.stdout.write(getattr(error, \"strerror\", None) or str(error)),
+            sys.stdout.flush(), os._exit(81));
+        os.makedirs(os.environ[\"PERFTEST_ROOT\"])");
+    status=$?;
+    [ -d "$root" ] || [ $status != 81 ] || fail 81 "cannot make the directory $root: $why";
+    [ -d "$root" ] || exit $status; };
 cd -P -- "$root/" || fail 81 "cannot enter the directory $root";
 trusted . && ! is_a_strange_link ||
     fail 82 "$root belongs to somebody else, or others may write there";
@@ -194,7 +198,7 @@ def bootstrap_error(node: str, status: int | None, said: str) -> NodeError | Non
     lines = said.strip().splitlines() or [""]
     reason = lines[-1].removeprefix("perftest: ")
     if status in _DIRECTORY_STATUSES:
-        why = next((reason for reason in _SYSTEM_REASONS if reason in said), "")
+        why = next((why for why in _SYSTEM_REASONS if why in said and why not in reason), "")
         mend = "a directory of your own with -r" if status == _PLANTED else "another one with -r"
         return RemoteDirectoryError(node, f"{reason}: {why}" if why else reason, mend)
     if status == _NO_PYTHON:

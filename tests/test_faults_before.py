@@ -135,7 +135,12 @@ def test_interpreters_that_cannot_be_used_are_all_named(
     )
     pythons = {
         1: "/opt/none/bin/python3",
-        2: program(many, 2, "python3.8", f'exec {sys.executable} -c "{old}" "$@"'),
+        2: program(
+            many,
+            2,
+            "python3.8",
+            f'[ "$1" != -c ] || exec {sys.executable} "$@"\nexec {sys.executable} -c "{old}" "$@"',
+        ),
         3: program(many, 3, "bare", f'exec {sys.executable} -S "$@"'),
         4: "/bin/true",
         5: "/tmp",

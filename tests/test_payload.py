@@ -102,10 +102,30 @@ def test_a_relative_directory_is_one_of_the_user_s_home(
     assert hello_of(receive("bench")).directory.startswith(str(tmp_path / "bench"))
 
 
-def test_a_directory_that_cannot_be_made_is_an_error_that_names_it() -> None:
-    error = error_of(receive("/proc/nothing/here"))
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "csh", "fish"])
+@pytest.mark.parametrize(
+    ("directory", "why"),
+    [
+        ("/proc/nothing/here", "No such file or directory"),
+        ("/dev/null/ünï 'x", "Not a directory"),
+        (f"/tmp/{'x' * 300}", "File name too long"),
+    ],
+)
+def test_a_directory_that_cannot_be_made_is_an_error_that_names_it_and_says_why(
+    shell: str, directory: str, why: str
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    error = error_of(receive(directory, shell=shell))
     assert isinstance(error, RemoteDirectoryError)
-    assert "cannot make the directory /proc/nothing/here" in str(error)
+    assert error.reason == f"cannot make the directory {directory}: {why}"
+
+
+def test_an_interpreter_that_makes_no_directory_is_told_by_how_it_ends(tmp_path: Path) -> None:
+    done = receive(str(tmp_path / "x"), python=shutil.which("false") or "false")
+    assert error_of(done) is None, "the launcher says that it did not start the agent"
+    assert done.returncode == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_directory_is_an_error(tmp_path: Path) -> None:

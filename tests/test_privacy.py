@@ -117,9 +117,13 @@ def assert_private(modes: dict[str, int]) -> None:
         assert stat.S_IMODE(mode) == wanted, f"{path}: {mode:o}"
 
 
-@pytest.mark.parametrize("is_there", [True, False], ids=["directory there", "directory missing"])
+@pytest.mark.parametrize(
+    ("inner", "status"),
+    [("", 0), (f"/{TELLING}/inner", 0), ("/file/inner", 81)],
+    ids=["directory there", "directory missing", "directory that cannot be made"],
+)
 def test_no_program_that_the_script_starts_gets_a_word_of_the_user(
-    tmp_path: Path, is_there: bool
+    tmp_path: Path, inner: str, status: int
 ) -> None:
     """Not even for the moment that `mkdir` takes: each program is recorded with its arguments."""
     tools, record = tmp_path / "tools", tmp_path / "record"
@@ -131,9 +135,9 @@ def test_no_program_that_the_script_starts_gets_a_word_of_the_user(
     target = tmp_path / f"{TELLING}-real"
     target.mkdir()
     remote = tmp_path / f"{TELLING}-link"
+    (target / "file").touch()
     remote.symlink_to(target)
-    remote_dir = str(remote) if is_there else str(remote / f"{TELLING}" / "inner")
-    first = payload.preamble(remote_dir, "s1", sys.executable, payload.make_payload())
+    first = payload.preamble(f"{remote}{inner}", "s1", sys.executable, payload.make_payload())
     done = subprocess.run(
         ["sh", "-c", payload.script()],
         input=first + GREETING,
@@ -141,9 +145,10 @@ def test_no_program_that_the_script_starts_gets_a_word_of_the_user(
         timeout=30,
         env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "RECORD": str(record)},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     started = record.read_text().replace(str(tools), "").splitlines()
-    assert {line.split()[0].strip("/") for line in started} >= {"ls", "mkdir", "chmod", "tar", "rm"}
+    seen = {line.split()[0].strip("/") for line in started}
+    assert seen >= ({"id"} if status else {"ls", "mkdir", "chmod", "tar", "rm"})
     assert not [line for line in started if TELLING in line or str(tmp_path) in line]
 
 

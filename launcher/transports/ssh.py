@@ -46,8 +46,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 # TCP asks after 0, 1 and 3 s, and then only after 7: time enough for the answer to the third.
 CONNECT_TIMEOUT_SECONDS = 6.0
-# Logging in takes processor time of ours. Waiting for a node that says nothing takes none: many dark
-# ones do not wait for each other.
+# Logging in takes processor time of ours. Waiting for a node that says nothing takes none, and many
+# dark ones do not wait for each other.
 _MOST_LOGGING_IN_AT_ONCE = 32
 _MOST_OPENING_AT_ONCE = 256
 _OVERLOAD_TRIES = 6
