@@ -69,7 +69,7 @@ def test_a_hundred_nodes_that_drop_packets_do_not_wait_for_each_other(
     dark = [f"{net}.{number}" for number in range(130, 230)]
     options = nodes_and_config(many, tmp_path, 0)
     with (tmp_path / "nodes").open("a") as nodes:
-        nodes.writelines(f"{address}\n" for address in dark)
+        nodes.writelines(f"{address} {address}\n" for address in dark)
     config = tmp_path / "ssh_config"
     config.write_text(f"Host {net}.*\nConnectTimeout 2\n{config.read_text()}")
     many.run(1, ["ip", "route", "add", "blackhole", behind])
