@@ -92,13 +92,14 @@ is_a_strange_link() {
 };
 [ -d "$root" ] || {
     why=$(run_python </dev/null -c "import os, sys;
-        sys.excepthook = lambda kind, error, at: (
-            sys.stdout.write(getattr(error, \"strerror\", None) or str(error)),
-            sys.stdout.flush(), os._exit(81));
+        sys.excepthook = lambda kind, error, at:
+            sys.stdout.write(\"perftest: %s\" % (getattr(error, \"strerror\", None) or error));
         os.makedirs(os.environ[\"PERFTEST_ROOT\"])");
     status=$?;
-    [ -d "$root" ] || [ $status != 81 ] || fail 81 "cannot make the directory $root: $why";
-    [ -d "$root" ] || exit $status; };
+    [ -d "$root" ] || case $why in
+        *perftest:*) fail 81 "cannot make the directory $root: ${why##*perftest: }" ;;
+        *) exit $status ;;
+    esac; };
 cd -P -- "$root/" || fail 81 "cannot enter the directory $root";
 trusted . && ! is_a_strange_link ||
     fail 82 "$root belongs to somebody else, or others may write there";
