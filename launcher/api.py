@@ -19,12 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.cli_options import DEFAULT_LOGS, Where
+from launcher.cli_options import Where
 from launcher.cli_shared import check_logs, check_model, find_nodes, opened, print_notes
 from launcher.display import Display
 from launcher.making import make_data
 from launcher.nodes import Node
 from launcher.plan import check_options, make_plan
+from launcher.result_options import DEFAULT_LOGS
 from launcher.session import Session
 from launcher.study import Scaling, run_sweep
 from launcher.sweep import Item, Sweep, points_up_to

@@ -1,4 +1,4 @@
-"""The ceiling that the network sets on synchronous training with parameter servers. Opens nothing.
+"""The ceiling that the network sets on synchronous training. Opens nothing.
 
 docs/decisions/0012-check.md derives the formula and says what it assumes.
 """
@@ -92,10 +92,50 @@ def ceiling(
         _traffic(node, part, senders, backups, total, speeds, wire)
         for node, part in enumerate(parts)
     )
+    return _at_most(links, total, workers, servers, batch_size, backups)
+
+
+def ceiling_without_servers(
+    parameter_bytes: int,
+    workers: Sequence[int],
+    in_a_ring: bool,
+    batch_size: int,
+    speeds: Mapping[tuple[int, int], float],
+) -> Ceiling:
+    """The same where the workers add up their gradients among themselves.
+
+    workers: per node.  in_a_ring: whether that is certainly done by a ring of all workers.
+
+    Of N in a ring, each sends 2 (N - 1) / N of the bytes to the next and gets as many from the one
+    before: N - 1 pieces of one N-th until somebody has the sum of each, and as many until all have
+    all sums. No way of adding up has a member send less (Patarasuk and Yuan, "Bandwidth optimal
+    all-reduce algorithms for clusters of workstations", 2009). Workers of one node pass to each
+    other without its link, through which the ring goes at least once, each way. Where the way is a
+    library's choice (NCCL has trees too), the nodes are the N: none sends less than that.
+    """
+    members = sum(workers) if in_a_ring else sum(count > 0 for count in workers)
+    crossing = round(2 * (members - 1) / members * parameter_bytes) if len(workers) > 1 else 0
+    links = []
+    for node, count in enumerate(workers):
+        size = crossing if count else 0
+        slower = min(_fastest(node, speeds))
+        links.append(Traffic(node, size, size / slower if slower > 0 else None))
+    return _at_most(tuple(links), parameter_bytes, sum(workers), 0, batch_size)
+
+
+def _at_most(
+    links: tuple[Traffic, ...],
+    parameter_bytes: int,
+    workers: int,
+    servers: int,
+    batch_size: int,
+    backups: int = 0,
+) -> Ceiling:
+    """What the slowest of these links lets through."""
     known = [link.seconds for link in links if link.seconds is not None]
-    seconds = max(known) if known and len(parts) > 1 else None
+    seconds = max(known) if known and len(links) > 1 else None
     return Ceiling(
-        parameter_bytes=total,
+        parameter_bytes=parameter_bytes,
         workers=workers,
         servers=servers,
         batch_size=batch_size,
@@ -103,6 +143,13 @@ def ceiling(
         seconds_per_step=seconds,
         images_per_second=(workers - backups) * batch_size / seconds if seconds else None,
     )
+
+
+def _fastest(node: int, speeds: Mapping[tuple[int, int], float]) -> tuple[float, float]:
+    """Out of a node and into it, in bytes/s; 0 where nothing was measured."""
+    out = max((speed for (source, _), speed in speeds.items() if source == node), default=0.0)
+    into = max((speed for (_, target), speed in speeds.items() if target == node), default=0.0)
+    return out, into
 
 
 def _traffic(
@@ -123,8 +170,7 @@ def _traffic(
     """
     served = part.server_bytes * max(0, senders - part.senders)
     fetched = max(0, part.senders - backups) * (total - part.server_bytes)
-    out = max((speed for (source, _), speed in speeds.items() if source == node), default=0.0)
-    into = max((speed for (_, target), speed in speeds.items() if target == node), default=0.0)
+    out, into = _fastest(node, speeds)
     goes, comes = served + wire * fetched, fetched + wire * served
     if not (out > 0 and into > 0):
         return Traffic(node, round(max(goes, comes)), None)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from launcher.check_verdict import Verdict
-from launcher.checked import FAILURE, MARKS, OK, WARNING, Checked, Link, NodeState
+from launcher.checked import FAILURE, HERE, MARKS, OK, WARNING, Checked, Finding, Link, NodeState
 from launcher.findings_network import data_interface
 from perftest.protocol import Gpu, Hello
 
@@ -125,10 +125,11 @@ def ceiling_lines(verdict: Verdict) -> Iterator[str]:
     top, checked = verdict.ceiling, verdict.checked
     if top is None:
         return
+    servers = f"{_count(top.servers, 'parameter server')}, " if top.servers else ""
     yield (
         f"{checked.asked.model}: {top.parameter_bytes / 1e6:.1f} MB of parameters "
         f"(counted by {checked.counted_by}), {_count(top.workers, 'worker')}, "
-        f"{_count(top.servers, 'parameter server')}, batch {top.batch_size}"
+        f"{servers}batch {top.batch_size}"
     )
     if len(checked.nodes) == 1:
         yield "one node: nothing crosses a network, which sets no ceiling"
@@ -157,11 +158,14 @@ def _findings_table(verdict: Verdict) -> Table:
     for one in verdict.findings:
         text = escape(one.text) + (f"\n[dim]try:[/] {escape(one.mend)}" if one.mend else "")
         mark = f"[{_STYLES[one.mark]}]{one.mark}[/]"
-        table.add_row(mark, escape(_who(one.nodes, verdict.checked)), text)
+        table.add_row(mark, escape(_who(one, verdict.checked)), text)
     return table
 
 
-def _who(nodes: Sequence[str], checked: Checked) -> str:
+def _who(one: Finding, checked: Checked) -> str:
+    nodes = one.nodes
+    if one.code in HERE:
+        return "this machine"
     answered = [state.node.alias for state in checked.nodes if state.hello is not None]
     if len(nodes) in (0, len(checked.nodes)) and len(checked.nodes) > 1:
         return "all"

@@ -17,6 +17,8 @@ WARNING = "warning"
 FAILURE = "failure"
 # The worst first.
 MARKS = (FAILURE, WARNING, OK)
+# Codes of findings about the machine that runtest itself is on.
+HERE = ("logs", "profile")
 
 
 @dataclass(frozen=True)

@@ -70,13 +70,7 @@ def main_group() -> None:
 @options.data_options
 @options.logs_option
 @options.json_option
-@click.option(
-    "--profile",
-    "profile_dir",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Trace a few steps of every worker, after those that count, into DIR for TensorBoard.",
-)
+@options.profile_option
 @click.option("--dry-run", is_flag=True, help="Greet the nodes, print the plan, start nothing.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Also say where the time to the first step went."

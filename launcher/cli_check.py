@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,12 +27,22 @@ from launcher.terminal import console
 @options.where_options
 @options.training_options
 @options.compute_options
+@options.logs_option
+@options.profile_option
 @options.json_option
-def check(model: str, num_nodes: int | None, batch_size: int, as_json: bool, **values: Any) -> int:
+def check(
+    model: str,
+    num_nodes: int | None,
+    batch_size: int,
+    logs_dir: Path,
+    profile_dir: Path | None,
+    as_json: bool,
+    **values: Any,
+) -> int:
     """Look at everything that can be known before a run, on all nodes at once.
 
-    Takes the options of run but those of data, which is not looked at. Exit status 1 when a run
-    would fail.
+    Takes the options of run but --dry-run, -v and those of data, which is not looked at. Nothing
+    is left in the folders of --logs and --profile. Exit status 1 when a run would fail.
     """
     if model:
         check_model(model)
@@ -45,9 +56,11 @@ def check(model: str, num_nodes: int | None, batch_size: int, as_json: bool, **v
     from launcher.check_json import check_json
     from launcher.check_report import print_check
     from launcher.check_verdict import judge
+    from launcher.findings_results import result_findings
 
+    here = tuple(result_findings(asked, len(nodes), logs_dir, profile_dir))
     with prepared(where, nodes, transport, err) as (session, display):
-        verdict = judge(check_nodes(session, asked, display))
+        verdict = judge(check_nodes(session, asked, display), here)
     if as_json:
         click.echo(check_json(verdict))
     else:

@@ -16,13 +16,13 @@ from launcher.compute_options import make_computing
 from launcher.data_options import OPTIONS as DATA_OPTIONS
 from launcher.data_options import make_data, make_strategy
 from launcher.exchange_options import OPTIONS as EXCHANGE_OPTIONS
+from launcher.result_options import LOGS, PROFILE
 from launcher.tasks import DEFAULT_FIRST_PORT, Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # What -h says instead of a file.
 SLURM = Path("slurm")
-DEFAULT_LOGS = "logs"
 DEFAULT_BATCH = 32
 _COUNT = click.IntRange(min=1)
 _COUNT_OR_NONE = click.IntRange(min=0)
@@ -241,15 +241,8 @@ compute_options = _together(*COMPUTE_OPTIONS)
 
 data_options = _together(*DATA_OPTIONS)
 
-logs_option = click.option(
-    "--logs",
-    "logs_dir",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_LOGS,
-    show_default=True,
-    help="Where CSV logs, plots and the runs' folders are kept.",
-)
+logs_option = _together(LOGS)
+profile_option = _together(PROFILE)
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."

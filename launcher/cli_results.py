@@ -11,13 +11,14 @@ import click
 from launcher import cli_options as options
 from launcher.cli_shared import print_notes
 from launcher.cli_status import unfinished
+from launcher.result_options import DEFAULT_LOGS
 from launcher.terminal import console
 from launcher.text import plain
 
 # pandas and matplotlib take a second to import, and only these commands need them at once.
 
 logs_argument = click.argument(
-    "logs_dir", metavar="[LOGS]", type=click.Path(path_type=Path), default=options.DEFAULT_LOGS
+    "logs_dir", metavar="[LOGS]", type=click.Path(path_type=Path), default=DEFAULT_LOGS
 )
 
 

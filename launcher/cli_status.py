@@ -15,6 +15,7 @@ from launcher import cli_options as options
 from launcher.cli_shared import print_notes
 from launcher.jobs.record import all_jobs
 from launcher.jobs.states import FINISHED, standings
+from launcher.result_options import DEFAULT_LOGS
 from launcher.terminal import console
 
 
@@ -30,9 +31,7 @@ def unfinished(logs_dir: Path) -> Iterator[str]:
 
 
 @click.command()
-@click.argument(
-    "logs_dir", metavar="[LOGS]", type=click.Path(path_type=Path), default=options.DEFAULT_LOGS
-)
+@click.argument("logs_dir", metavar="[LOGS]", type=click.Path(path_type=Path), default=DEFAULT_LOGS)
 @options.json_option
 def status(logs_dir: Path, as_json: bool) -> None:
     """Show how each job stands that was submitted with LOGS.

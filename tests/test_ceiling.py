@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from check_examples import checked, state
+from check_examples import H100, checked, hello, state
 
-from launcher.ceiling import Share, ceiling, shares
-from launcher.check_verdict import network_ceiling
+from launcher.ceiling import Share, ceiling, ceiling_without_servers, shares
+from launcher.check_report import ceiling_lines
+from launcher.check_verdict import judge, network_ceiling
 from launcher.checked import Link
 from launcher.tasks import Options
 from perftest.protocol import ParameterCount
@@ -101,7 +102,68 @@ def test_backup_workers_may_be_those_behind_a_link_and_add_no_images() -> None:
     assert found.images_per_second == pytest.approx(3 * 32 / 0.3)
 
 
-def test_without_parameters_servers_or_waiting_there_is_none() -> None:
+def test_in_a_ring_each_of_four_workers_passes_on_one_and_a_half_times_all_bytes() -> None:
+    """Three quarters until somebody has each sum, three quarters until all have them all."""
+    speeds = {(i, (i + 1) % 4): 1e9 for i in range(4)}
+    found = ceiling_without_servers(BYTES, (1, 1, 1, 1), True, 32, speeds)
+    assert [link.bytes_each_way for link in found.links] == [BYTES * 3 // 2] * 4
+    assert found.seconds_per_step == pytest.approx(0.15)
+    assert found.images_per_second == pytest.approx(4 * 32 / 0.15)
+    assert (found.workers, found.servers, found.parameter_bytes) == (4, 0, BYTES)
+
+
+def test_workers_of_one_node_pass_to_each_other_without_its_link() -> None:
+    """The ring of all eight goes through each link once; one of nodes, if so, is shorter."""
+    ring = ceiling_without_servers(BYTES, (4, 4), True, 32, FAST)
+    assert [link.bytes_each_way for link in ring.links] == [BYTES * 7 // 4] * 2
+    free = ceiling_without_servers(BYTES, (4, 4), False, 32, FAST)
+    assert [link.bytes_each_way for link in free.links] == [BYTES] * 2
+    assert free.images_per_second == pytest.approx(8 * 32 / 0.1)
+
+
+def test_the_slowest_way_of_a_ring_sets_its_pace_and_what_was_not_measured_none() -> None:
+    slow = ceiling_without_servers(BYTES, (1, 1), True, 32, {(0, 1): 1e9, (1, 0): 1e7})
+    assert slow.seconds_per_step == pytest.approx(10.0)
+    unknown = ceiling_without_servers(BYTES, (1, 1), True, 32, {(0, 1): 1e9})
+    assert (unknown.seconds_per_step, unknown.images_per_second) == (None, None)
+
+
+@pytest.mark.parametrize("workers", [(1,), (4,)])
+def test_one_node_s_ring_crosses_no_network(workers: tuple[int, ...]) -> None:
+    found = ceiling_without_servers(BYTES, workers, True, 32, {})
+    assert found.links[0].bytes_each_way == 0
+    assert found.seconds_per_step is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "times"),
+    [
+        (Options("resnet50", strategy="all_reduce", gpus_per_node=2), False, 1.5),
+        (Options("resnet50", strategy="horovod", gpus_per_node=2), False, 1.5),
+        (Options("resnet50", strategy="horovod", gpus_per_node=2), True, 1.0),
+        (Options("resnet50", strategy="all_reduce", gpus_per_node=2, device="cpu"), True, 1.5),
+        (
+            Options("resnet50", strategy="all_reduce", gpus_per_node=2, communication="ring"),
+            True,
+            1.5,
+        ),
+    ],
+)
+def test_a_check_knows_where_there_is_a_ring(asked: Options, gpus: bool, times: float) -> None:
+    """Two nodes with two workers each: 2 × 3/4 of the bytes in a ring, and at least 2 × 1/2."""
+    facts = checked(
+        *(state(i, hello=hello(i, gpus=(H100, H100) if gpus else ())) for i in range(2)),
+        asked=asked,
+        count=ParameterCount("resnet50", (BYTES // 4, BYTES * 3 // 4), ""),
+    )
+    found = network_ceiling(facts)
+    assert found is not None
+    assert [link.bytes_each_way for link in found.links] == [round(times * BYTES)] * 2
+    (first, *_) = ceiling_lines(judge(facts))
+    assert "4 workers, batch 32" in first
+
+
+def test_without_parameters_a_network_or_waiting_there_is_none() -> None:
     facts = checked(state(0), state(1))
     assert network_ceiling(facts) is None
     counted = replace(facts, count=ParameterCount("resnet50", (BYTES,), ""))

@@ -242,6 +242,7 @@ def test_a_full_or_read_only_disk_of_the_logs_is_told_before_anything_is_measure
         (logs / "large").unlink()
         subprocess.run(["mount", "-o", "remount,ro", str(logs)], check=True)
         read_only = run_to_end(*SMALL, *where, cwd=tmp_path, within=10)
+        checked = run_to_end("check", *where, "--json", cwd=tmp_path, within=20)
         subprocess.run(["mount", "-o", "remount,rw", str(logs)], check=True)
     for done, status, words in (
         (large, 1, "MiB free, and what this run writes takes 40."),
@@ -254,6 +255,8 @@ def test_a_full_or_read_only_disk_of_the_logs_is_told_before_anything_is_measure
         assert ". Try: " in message
         assert_plain(done)
         assert "starting" not in done.stderr, "a task was started"
+    assert checked.status == 1, checked.stdout
+    assert f"nothing can be written in {logs}: Read-only file system" in checked.stdout
     assert_nothing_left(many)
 
 
