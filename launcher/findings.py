@@ -56,7 +56,8 @@ def find(checked: Checked) -> list[Finding]:
         ]
     found += model_findings(checked)
     if checked.plan_problem and not any(one.mark == FAILURE for one in found):
-        found.append(Finding((), FAILURE, "plan", checked.plan_problem))
+        why, _, mend = checked.plan_problem.partition(". Try: ")
+        found.append(Finding((), FAILURE, "plan", why, mend or "other options"))
     return merge(found)
 
 
@@ -69,7 +70,8 @@ def connection_findings(checked: Checked) -> Iterator[Finding]:
             yield Finding((alias,), FAILURE, code, failure.reason, failure.mend)
         elif state.inspection is None and state.hello is not None:
             text = f"its state could not be looked at: {state.inspection_problem or 'no answer'}"
-            yield Finding((state.node.alias,), WARNING, "not_inspected", text)
+            mend = "look at it by hand: nvidia-smi, df and free there"
+            yield Finding((state.node.alias,), WARNING, "not_inspected", text, mend)
 
 
 def version_findings(checked: Checked) -> Iterator[Finding]:

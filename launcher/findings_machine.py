@@ -43,7 +43,8 @@ def device_findings(checked: Checked) -> Iterator[Finding]:
     if len(kinds) > 1:
         everyone = tuple(state.node.alias for state in states)
         text = f"the nodes have different {kind}: {listed(kinds)}; the slowest sets the pace"
-        yield Finding(everyone, WARNING, "hardware_differs", text)
+        mend = "a nodes file for each kind, and a run for each"
+        yield Finding(everyone, WARNING, "hardware_differs", text, mend)
 
 
 def _drivers(states: list[NodeState]) -> Iterator[Finding]:
@@ -112,7 +113,8 @@ def machine_findings(checked: Checked) -> Iterator[Finding]:
                 f"{', '.join(machine[:6])} are one machine: N processes on one machine are not "
                 "N nodes"
             )
-            yield Finding(tuple(machine), WARNING, "same_machine", text)
+            mend = "list each machine once, with -g for several workers on it"
+            yield Finding(tuple(machine), WARNING, "same_machine", text, mend)
 
 
 def _room(alias: str, hello: Hello, seen: Inspection, checked: Checked) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ from launcher.results.log import log_path
 from launcher.results.room import check_room
 from launcher.tasks import Options
 
+_IN_ORDER = "the logs of a run can be written"
+
 
 def result_findings(
     asked: Options, nodes: int, logs_dir: Path, profile_dir: Path | None
@@ -25,7 +27,7 @@ def result_findings(
     if problem is not None:
         yield Finding((), FAILURE, "logs", problem.message, problem.mend)
     else:
-        yield Finding((), OK, "logs", "the logs of a run can be written")
+        yield Finding((), OK, "logs", _IN_ORDER)
     if profile_dir is not None:
         try:
             check_logs(profile_dir, "--profile")

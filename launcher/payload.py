@@ -169,7 +169,9 @@ def source_folder(package: str) -> Path:
     """The folder that a package of ours lies in: beside this one. Nothing is imported."""
     folder = Path(__file__).parent.parent
     if not (folder / package / "__init__.py").is_file():
-        raise RuntimeError(f"the package {package} is not installed beside the launcher")
+        raise UsageError(
+            f"the package {package} is not installed beside the launcher", "install runtest again"
+        )
     return folder
 
 
