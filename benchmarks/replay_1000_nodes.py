@@ -1,8 +1,10 @@
 """How the launcher bears 1,000 nodes: memory, idle CPU, and how many messages it takes a second.
 
 A process of its own plays the nodes, from messages that were recorded of a real one
-(replay_recording.json: DeepMNIST, two nodes); each is a socket on this machine. In the first run
-every worker tells of its steps each 0.5 s, as real ones do; in the second as fast as it is heard.
+(replay_recording.json, made by record_replay.py: DeepMNIST, two nodes); each is a socket on this
+machine. In the first run every worker tells of its steps each 0.5 s, as real ones do; in the second
+as fast as it is heard. Exit status 1 where the launcher's memory comes to 500 MB, or it takes fewer
+messages a second in the second run than come in the first.
 
     .venv/bin/python benchmarks/replay_1000_nodes.py [--nodes 1000] [--json]
 """
@@ -20,7 +22,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +44,9 @@ WARMUP, STEPS = 2, 100
 STEP_SECONDS = 0.05
 BATCH_STEPS = 10  # so that a message comes each 0.5 s
 IDLE_SECONDS = 10.0
+MOST_BYTES = 500e6
+# What is told of a run once, by the first worker.
+OF_THE_FIRST = ("servers_hold",)
 
 
 class SocketConnection(Connection):
@@ -165,7 +170,8 @@ class PlayedNode:
             changed["run_id"] = self.run_id
         if changed.get("role") == "worker":
             changed["index"] = self.number
-        if changed.get("role") == "ps" and self.number:
+        of_the_first = message.get("message", {}).get("type") in OF_THE_FIRST
+        if self.number and (of_the_first or message.get("role") == "ps"):
             return  # there is one parameter server, on the first node
         data = json.dumps(changed, separators=(",", ":")).encode() + b"\n"
         if after:
@@ -181,10 +187,13 @@ class PlayedNode:
             after = later + (number + 1) * self.interval
             first = WARMUP + number * BATCH_STEPS
             times = {**like["message"], "first_step": first, "measured": True}
-            for name in ("seconds", "compute_seconds", "losses"):
-                times[name] = (like["message"][name] * BATCH_STEPS)[:BATCH_STEPS]
+            for name, values in like["message"].items():
+                if isinstance(values, list):
+                    times[name] = (values * BATCH_STEPS)[:BATCH_STEPS]
             times["global_steps"] = list(range(first + 1, first + 1 + BATCH_STEPS))
             self._say({**like, "message": times}, after)
+            for message in self.recorded["load"]:
+                self._say(message, after)
         for message in self.recorded["finished"]:
             self._say(message, later + STEPS // BATCH_STEPS * self.interval + 2e-6)
 
@@ -280,6 +289,15 @@ def timed(work: Callable[[], Any]) -> tuple[float, float]:
     return time.monotonic() - wall, cpu_seconds() - cpu
 
 
+def messages_of_a_node() -> int:
+    """What a node sends in a run, but the first, which has more to say."""
+    recorded = json.loads(RECORDING.read_text())
+    told = [m for name in ("before go", "finished", "at the end") for m in recorded[name]]
+    first = [m for m in told if m.get("message", {}).get("type") in OF_THE_FIRST]
+    servers = [m for m in told if m.get("role") == "ps"]
+    return len(told) - len(first) - len(servers) + STEPS // BATCH_STEPS
+
+
 def measure(count: int, address: str, idle_seconds: float) -> dict[str, float]:
     """Greet, idle, two runs, leave."""
     asked = Options("deepmnist", 4, warmup_steps=WARMUP, measured_steps=STEPS, parameter_servers=1)
@@ -304,12 +322,22 @@ def measure(count: int, address: str, idle_seconds: float) -> dict[str, float]:
             assert len(outcome.records) == count * (WARMUP + STEPS)
             assert len(outcome.finished) == count
             found[f"{name}_seconds"], found[f"{name}_cpu_seconds"] = wall, cpu
-        messages = count * (STEPS // BATCH_STEPS + 10)
-        found["messages_per_second"] = messages / found["flat_out_seconds"]
+        found["messages_per_second"] = count * messages_of_a_node() / found["flat_out_seconds"]
         found["needed_per_second"] = count / (STEP_SECONDS * BATCH_STEPS)
     found["peak_mib"] = memory_mib()
     found["mib_per_node"] = (found["peak_mib"] - found["start_mib"]) / count
     return found
+
+
+def failures(found: Mapping[str, float]) -> Iterator[str]:
+    """What the launcher does not bear."""
+    if found["peak_mib"] * (1 << 20) >= MOST_BYTES:
+        yield f"{found['peak_mib']:.0f} MiB are held, and {MOST_BYTES / 1e6:.0f} MB are the most"
+    if found["messages_per_second"] < found["needed_per_second"]:
+        yield (
+            f"{found['messages_per_second']:.0f} messages a second are taken, and "
+            f"{found['needed_per_second']:.0f} come"
+        )
 
 
 def main() -> None:
@@ -340,7 +368,7 @@ def main() -> None:
     else:
         for name, value in found.items():
             print(f"{name:28}{value:12,.3f}")
-    sys.exit(0)
+    sys.exit("; ".join(failures(found)) or 0)
 
 
 if __name__ == "__main__":
