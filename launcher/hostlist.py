@@ -7,7 +7,7 @@ import re
 from launcher.errors import AllocationError
 
 _MOST_NAMES = 65536
-_PIECE = re.compile(r"(?P<text>[^\[\],]+)|\[(?P<ranges>[^\[\]]*)\]|(?P<comma>,)")
+_PIECE = re.compile(r"(?P<text>[A-Za-z0-9_.:-]+)|\[(?P<ranges>[^\[\]]*)\]|(?P<comma>,)")
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?\Z")
 
 
@@ -20,9 +20,9 @@ def expand(hostlist: str) -> list[str]:
     for word in _words(hostlist):
         found = [""]
         for part in word:
+            if len(names) + len(found) * len(part) > _MOST_NAMES:
+                raise _too_long()
             found = [name + each for name in found for each in part]
-            if len(names) + len(found) > _MOST_NAMES:
-                raise AllocationError(f"a list of more than {_MOST_NAMES:,} nodes")
         names += found
     if not names:
         raise _not_a_list(hostlist)
@@ -39,11 +39,14 @@ def _words(hostlist: str) -> list[list[list[str]]]:
         end = piece.end()
         if piece["comma"]:
             words.append([])
+            if len(words) > _MOST_NAMES:
+                raise _too_long()
         elif piece["text"]:
             words[-1].append([piece["text"]])
         else:
             words[-1].append(_numbers(piece["ranges"], hostlist))
-    if end != len(hostlist) or not all(words):
+    starts = [word[0][0] for word in words if word]
+    if end != len(hostlist) or len(starts) < len(words) or any(s[0] == "-" for s in starts):
         raise _not_a_list(hostlist)
     return words
 
@@ -58,8 +61,14 @@ def _numbers(ranges: str, hostlist: str) -> list[str]:
         first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last < first + _MOST_NAMES:
             raise _not_a_list(hostlist)
+        if len(found) > _MOST_NAMES:
+            raise _too_long()
         found += [str(number).zfill(len(match[1])) for number in range(first, last + 1)]
     return found
+
+
+def _too_long() -> AllocationError:
+    return AllocationError(f"a list of more than {_MOST_NAMES:,} nodes")
 
 
 def _not_a_list(hostlist: str) -> AllocationError:

@@ -187,9 +187,9 @@ def _one_line(text: str) -> str:
 def preamble(remote_dir: str, session: str, python: str, payload: Payload) -> bytes:
     """What the script reads first.
 
-    Raises UsageError for a directory or interpreter that no line of text can hold.
+    Raises UsageError for a directory, interpreter or session that no line of text can hold.
     """
-    for option, value in (("-r", remote_dir), ("--python", python)):
+    for option, value in (("-r", remote_dir), ("--python", python), ("session", session)):
         if not value.isprintable():
             raise UsageError(f"{option} {value[:80]!r} has characters that do not print")
     fields = (remote_dir, session, python, str(len(payload.data)))

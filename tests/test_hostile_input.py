@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agents import JOB
+from fuzz.node_targets import SAID
 from fuzz.targets import SEEDS, TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +23,8 @@ from launcher.results.log import append_row
 from launcher.results.steps import StepRecord, frame
 from launcher.results.timeline import run_steps
 from launcher.stall import what_is_wrong
-from perftest.protocol import StepTimes
+from perftest import protocol
+from perftest.protocol import MessageError, StepTimes
 
 # The same examples each time, so that a build fails for what was changed and for nothing else.
 BOUNDED = settings(
@@ -90,6 +95,47 @@ def test_no_input_does_more_than_be_understood_or_refused(name: str) -> None:
 def test_ten_megabytes_in_one_line_are_borne(name: str) -> None:
     for line in (b"x" * 10_000_000, b'"' * 10_000_000, b"1," * 5_000_000):
         TARGETS[name](line)
+
+
+WORDS = (*(word.decode(errors="replace") for word in NASTY), "[red]", "[/]", "\ud800")
+
+
+def hostile(draw: st.DrawFn, value: Any) -> Any:
+    """A message with every text, and some numbers and lists, replaced by something nasty."""
+    if isinstance(value, str):
+        return draw(st.sampled_from(WORDS))
+    if isinstance(value, tuple):
+        return tuple(hostile(draw, each) for each in value) * draw(st.integers(0, 2))
+    if isinstance(value, (int, float)):
+        return draw(st.sampled_from((value, value, 0, -1, 2**62)))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        with contextlib.suppress(MessageError):  # its class refuses that
+            changes = {name: hostile(draw, getattr(value, name)) for name in names}
+            return dataclasses.replace(value, **changes)
+    return value
+
+
+@st.composite
+def what_nodes_say(draw: st.DrawFn) -> bytes:
+    """All that check is told of a node, as lines."""
+    said = (hostile(draw, each) for each in SAID)
+    return b"".join(protocol.encode(each) for each in said)
+
+
+def test_whatever_nodes_say_is_judged_and_told_and_no_terminal_obeys_it() -> None:
+    seen = set()
+
+    @BOUNDED
+    @given(what_nodes_say())
+    def run(data: bytes) -> None:
+        for line in data.splitlines():
+            with contextlib.suppress(MessageError):
+                seen.add(type(protocol.decode(line)))
+        TARGETS["check"](data)
+
+    run()
+    assert seen == set(map(type, SAID)), "all of them are refused before they are looked at"
 
 
 def test_a_row_is_not_added_to_a_file_that_no_reader_takes(tmp_path: Path) -> None:

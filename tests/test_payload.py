@@ -10,9 +10,12 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from launcher import payload
 from launcher.errors import PythonMissing, RemoteDirectoryError, UsageError
@@ -239,3 +242,57 @@ def test_a_launcher_that_vanishes_in_the_middle_of_the_copy_leaves_nothing(tmp_p
     )
     assert isinstance(error_of(done), RemoteDirectoryError)
     assert list((tmp_path / f"perftest-{os.getuid()}").iterdir()) == []
+
+
+# What a shell would obey, if anything of it were read as shell. It would make a file.
+PIECES = (
+    *("$(touch $PWNED)", "`touch $PWNED`", ";touch $PWNED;", "&touch $PWNED&", "|touch $PWNED|"),
+    *("'", '"', "\\", " ", "*", "?", "[a-z]", "-rf", "--", "/", "a", "ü", "$HOME", "~", "!", "#"),
+    *("%s", "\\n", "<", ">", "(", ")", "{a,b}"),
+)
+UNPRINTABLE = ("\n", "\r", "\0", "\x1b[2J", "\udcff", "\u2028")
+HARMFUL = st.lists(st.sampled_from(PIECES), max_size=5).map("".join)
+REPEATABLE = settings(derandomize=True, max_examples=60, deadline=None, database=None)
+
+
+def empty_payload() -> payload.Payload:
+    """A program without files."""
+    packed = io.BytesIO()
+    tarfile.open(fileobj=packed, mode="w:gz").close()
+    return payload.Payload(packed.getvalue(), "")
+
+
+@REPEATABLE
+@given(directory=HARMFUL, session=HARMFUL, python=HARMFUL | st.just("true"))
+def test_neither_directory_nor_session_nor_interpreter_is_ever_executed(
+    directory: str, session: str, python: str
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        pwned = Path(folder) / "pwned"
+        first = payload.preamble(f"{folder}/r/{directory}", session, python, empty_payload())
+        done = subprocess.run(
+            ["sh", "-c", payload.script()],
+            input=first,
+            capture_output=True,
+            timeout=30,
+            cwd=folder,
+            env={**os.environ, "PWNED": str(pwned), "HOME": folder},
+        )
+        assert done.stdout.startswith(b"\n" + payload.SHELL_MARKER.encode())
+        assert done.returncode != 80, "a line went elsewhere"
+        assert not [path for path in Path(folder).rglob("*") if path.is_file()], done.stderr
+
+
+@REPEATABLE
+@given(
+    words=st.tuples(HARMFUL, HARMFUL, HARMFUL),
+    place=st.integers(0, 2),
+    what=st.sampled_from(UNPRINTABLE),
+)
+def test_a_word_that_does_not_print_is_refused(
+    words: tuple[str, str, str], place: int, what: str
+) -> None:
+    changed = [*words[:place], words[place] + what, *words[place + 1 :]]
+    with pytest.raises(UsageError, match="has characters that do not print") as refused:
+        payload.preamble(changed[0], changed[1], changed[2], empty_payload())
+    assert str(refused.value).isprintable()

@@ -7,17 +7,18 @@ that a terminal would act on, a value that does not come back. Hypothesis runs t
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+from fuzz import node_targets
+from fuzz.bounds import refusing, scratch
+from fuzz.node_targets import HELLO
 from launcher.binding import check_cpu_bind
 from launcher.binding_profiles import make as make_binding
 from launcher.binding_profiles import parse as parse_bindings
-from launcher.errors import LogsError, NodesFileError, RunTestError, SshConfigError, UsageError
+from launcher.errors import LogsError, NodesFileError, SshConfigError, UsageError
 from launcher.nodes import parse_nodes
 from launcher.results.log_reading import read_log
 from launcher.results.plot import draw
@@ -31,9 +32,6 @@ from launcher.transports.ssh_config import Hop, parse_ssh_g
 from perftest import protocol
 from perftest.gpus import parse_gpus, visible_gpus
 from perftest.protocol import Hello, MessageError
-
-_LONGEST = 4000
-_SCRATCH = Path(tempfile.gettempdir())
 
 
 def nodes_file(data: bytes) -> None:
@@ -66,7 +64,7 @@ def nvidia_smi(data: bytes) -> None:
     listing, _, visible = rest.partition("\f")
     gpus = parse_gpus(query, listing)
     assert set(visible_gpus(gpus, visible)) <= set(gpus)
-    hello = Hello(**{**_HELLO, "gpus": gpus})
+    hello = Hello(**{**HELLO, "gpus": gpus})
     assert protocol.decode(protocol.encode(hello)).gpus == gpus
 
 
@@ -134,33 +132,15 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     for target in (
         *(nodes_file, message, nvidia_smi, ssh_config, known_hosts),
         *(csv_log, steps_csv, sweep_record, lists, bindings),
+        *node_targets.TARGETS,
     )
-}
-
-_HELLO = {
-    "version": 1,
-    "host": "h",
-    "user": "u",
-    "directory": "/tmp/x",
-    "executable": "python3",
-    "versions": protocol.Versions("3.11.2", "2.21.0", "3.15.1", ""),
-    "gpus": (),
-    "gpu_problem": "",
-    "cpus": (0,),
-    "cpu_model": "",
-    "memory_bytes": 1,
-    "disk_free_bytes": 1,
-    "addresses": (),
-    "machine": "m",
-    "network": "n",
-    "free_ports": (2222,),
 }
 
 # One that is right for each, for a fuzzer to begin with.
 SEEDS: dict[str, tuple[bytes, ...]] = {
     "nodes_file": (b"# a\nhost0 node0 python=/usr/bin/python3 gpus=2 port=2222\n[::1] n1\n",),
     "message": (
-        protocol.encode(Hello(**_HELLO)),  # type: ignore[arg-type]
+        protocol.encode(Hello(**HELLO)),  # type: ignore[arg-type]
         protocol.encode(
             protocol.FromTask(
                 "r", "worker", 0, protocol.StepTimes(0, True, (0.5,), (None,), (1.0,), (1,))
@@ -220,25 +200,5 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"map_cpu:0,0x1",
         b"mask_cpu:3,0xc",
     ),
+    **node_targets.SEEDS,
 }
-
-
-@contextlib.contextmanager
-def refusing(*kinds: type[RunTestError]) -> Iterator[None]:
-    """What a parser may raise; its message must be fit to print as it stands."""
-    said = ""
-    try:
-        yield
-    except kinds as error:
-        said = str(error)
-    assert len(said) <= _LONGEST, said[:200]
-
-
-@contextlib.contextmanager
-def scratch(name: str, data: bytes) -> Iterator[Path]:
-    """A file with these bytes, in a folder that goes away."""
-    with tempfile.TemporaryDirectory(dir=_SCRATCH) as folder:
-        path = Path(folder) / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data)
-        yield path
