@@ -1,7 +1,8 @@
 """An agent that lies. It runs on a real host, in the place of the interpreter (`python=`).
 
-It answers in the launcher's probes as the real one does, starts nothing, and says of its tasks what
-no honest agent says: between the lies it makes all the steps, so that the run itself is a good one.
+It answers in the launcher's probes as the real one does, starts nothing, and says of its tasks, its
+node and what is left there what no honest agent says: between the lies it makes all the steps, so
+that the run itself is a good one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,43 @@ ELSEWHERE = (
     *("../../pwned", "/tmp/pwned", "worker/../../pwned", "worker-0.log/../pwned", NASTY),
     *("ps", "worker", "", "." * 300),
 )
+
+
+# What `check` and `clean` are told: first something that was not asked for.
+TOLD: dict[type, tuple[object, ...]] = {
+    protocol.ClockQuery: (protocol.ClockReading(1e300, -1e300),),
+    protocol.Inspect: (
+        protocol.Cleaned(1, 1, (NASTY,)),
+        protocol.Inspection(
+            instruction_sets=(NASTY,) * 3,
+            load=1e9,
+            memory_available_bytes=1,
+            swap_used_bytes=1 << 50,
+            governor="powersave",
+            governor_driver=NASTY,
+            huge_pages=NASTY,
+            open_files=1,
+            noexec=True,
+            proxies=(NASTY,) * 9,
+            interfaces=(protocol.NetworkInterface(NASTY, (NASTY, "8.8.8.8"), 1, 0, False),),
+            resolved=(protocol.ResolvedName(NASTY, (NASTY,), NASTY),),
+            gpu_use=(protocol.GpuUse(NASTY, 1, 1, 1),),
+        ),
+    ),
+    protocol.CountParameters: (protocol.ParameterCount(NASTY, (), NASTY),),
+    protocol.FindLeftovers: (
+        protocol.ErrandFailed(NASTY, NASTY),
+        protocol.Leftovers(
+            (
+                protocol.Leftover(NASTY, NASTY, NASTY, -1, 1e300, None, NASTY, True),
+                protocol.Leftover("directory", "/etc", "../..", None, -1.0, -5, "/etc", False),
+            ),
+            2**62,
+            (NASTY,) * 50,
+        ),
+    ),
+    protocol.Clean: (protocol.Cleaned(2**62, -1, (NASTY,) * 50),),
+}
 
 
 class Liar(agent.Agent):
@@ -53,6 +91,9 @@ class Liar(agent.Agent):
             self._train(message.run_id)
         elif isinstance(message, protocol.Finish):
             self._logs(message.run_id)
+        elif type(message) in TOLD:
+            for lie in TOLD[type(message)]:
+                self._output.put(lie)
         else:
             super()._obey(message)
 

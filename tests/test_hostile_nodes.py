@@ -91,6 +91,35 @@ def test_the_cells_of_a_lying_node_are_no_formulas_and_its_plot_is_xml(lying: Pa
     assert not re.search(r"(?m)(?:^|,)\"?[=+@]", results.read_text())
 
 
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        (("check", "-m", "deepmnist"), 1, "deepmnist cannot be built there"),
+        (("clean",), 1, "ended 9223372036854775808 processes"),
+    ],
+)
+def test_check_and_clean_of_lying_nodes_are_told_plainly(
+    command: tuple[str, ...],
+    status: int,
+    words: str,
+    lying: Path,
+    hosts: NamespaceHosts,
+    tmp_path: Path,
+) -> None:
+    done = runtest(
+        *(*command, "-h", hosts.nodes_file(keys=f"python={hosts.folder / 'liar'}")),
+        *("-r", "/tmp/lies", "--ssh-config", hosts.ssh_config),
+        cwd=tmp_path,
+        seconds=60,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert_plain(done.stdout + done.stderr)
+    assert "Traceback" not in done.stderr
+    assert words in " ".join(done.stdout.split())
+    assert everything(tmp_path) == set()
+    assert not Path("/tmp/pwned").exists()
+
+
 HARMFUL = {
     "a semicolon": "/tmp/h1; touch /tmp/pwned",
     "a substitution": "/tmp/h2$(touch /tmp/pwned)`touch /tmp/pwned`",
