@@ -30,7 +30,7 @@ ELSEWHERE = (
 
 # What `check` and `clean` are told: first something that was not asked for.
 TOLD: dict[type, tuple[object, ...]] = {
-    protocol.ClockQuery: (protocol.ClockReading(1e300, -1e300),),
+    protocol.ClockQuery: (protocol.ClockReading(1e300, 1e11),),
     protocol.Inspect: (
         protocol.Cleaned(1, 1, (NASTY,)),
         protocol.Inspection(
