@@ -67,10 +67,10 @@ def test_made_events_are_of_the_documented_format(tmp_path: Path) -> None:
     import h5py
     import numpy as np
 
-    done = runtest("make-data", "hep", "--size", 32, "--samples", 2000, tmp_path, cwd=tmp_path)
+    done = runtest("make-data", "hep", "--size", 32, "--samples", 2010, tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with h5py.File(tmp_path / "hep_train_32.h5") as file:
-        assert file["data"].shape == (1600, 3, 32, 32)
+        assert file["data"].shape == (1608, 3, 32, 32)
         assert file["data"].dtype == np.float32
         images, labels, weight = file["data"][()], file["label"][()], file["weight"][()]
         assert images.max(axis=(0, 2, 3)) == pytest.approx([1, 1, 1])
@@ -78,12 +78,18 @@ def test_made_events_are_of_the_documented_format(tmp_path: Path) -> None:
         assert labels.mean() == pytest.approx(0.5, abs=0.01)
         # Background is a hundred times as frequent.
         assert weight[labels == 0].sum() == pytest.approx(100 * weight[labels == 1].sum(), rel=1e-4)
-        assert file["normweight"][()].mean() == pytest.approx(1, rel=1e-4)
+        norm = file["normweight"][()]
+        assert norm.mean() == pytest.approx(1, rel=1e-4)
         chosen = file["psr"][()]
         assert chosen[labels == 1].mean() > 3 * chosen[labels == 0].mean() > 0
         # More jets, so more cells that were hit.
         hit = (images[:, 2] > 0).sum(axis=(1, 2))
         assert hit[labels == 1].mean() > 1.2 * hit[labels == 0].mean()
+    with h5py.File(tmp_path / "hep_test_32.h5") as file:
+        # Normalised over the training samples: the same numbers here, where one class has more.
+        for label in (0, 1):
+            (found,) = set(file["normweight"][()][file["label"][()] == label])
+            assert found == norm[labels == label][0]
 
 
 def test_what_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:

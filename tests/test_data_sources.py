@@ -1,5 +1,5 @@
 """Sources of data on real files: every sample once an epoch, in an order of its own, and no more
-memory than two windows.
+memory than three windows.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each has `data` (N, C, H, W) float32, `label` (N,), `normweight` (N,), `weight` (N,) and, if there
 was a selection by hand, `psr` (N,): 1 where it took the sample. Labels and weights are read at the
-start; of the images never more than two windows are in memory.
+start; of the images never more than three windows (pipeline.py) are in memory.
 
 h5py holds one lock for the whole library. Images that lie in one piece in their file, as they do
 unless they were compressed or chunked, are therefore read past it, from their offset, by several

@@ -67,7 +67,7 @@ def _examined(
     ones = np.ones(samples, np.float32)
     weight, norm = (_weights(path, file[name], samples) for name in (WEIGHT, NORMWEIGHT))
     has_cut = CUT in file
-    cut = _weights(path, file[CUT], samples) if has_cut else np.zeros(samples, np.float32)
+    cut = _cut(path, file[CUT], samples) if has_cut else np.zeros(samples, np.float32)
     columns = {
         "labels": labels,
         "train_weights": norm if normweight else ones,
@@ -108,12 +108,29 @@ def _labels(path: Path, dataset: Any, samples: int, classes: int) -> np.ndarray:
 
 
 def _weights(path: Path, dataset: Any, samples: int) -> np.ndarray:
-    values: np.ndarray = _column(path, dataset, samples).astype(np.float32)
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if len(wrong):
-        name = dataset.name.strip("/")
-        raise DataError(f"{at(path, name)}: sample {wrong[0]} has {values[wrong[0]]}")
+    """Below 0, a rate or the area under its curve would no longer lie between 0 and 1."""
+    stored = _column(path, dataset, samples)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+        values: np.ndarray = stored.astype(np.float32)
+    wrong = ~np.isfinite(values) | (values < 0)
+    _refuse(path, dataset, stored, wrong, "no weight: a number from 0")
     return values
+
+
+def _cut(path: Path, dataset: Any, samples: int) -> np.ndarray:
+    """A selection that says -1 for "no", for one, would seem to take every sample."""
+    stored = _column(path, dataset, samples)
+    _refuse(path, dataset, stored, (stored != 0) & (stored != 1), "neither 1 (selected) nor 0")
+    values: np.ndarray = stored.astype(np.float32)
+    return values
+
+
+def _refuse(path: Path, dataset: Any, stored: np.ndarray, wrong: np.ndarray, why: str) -> None:
+    """Raises DataError for the first sample that is wrong."""
+    if wrong.any():
+        number = int(np.argmax(wrong))
+        name = dataset.name.strip("/")
+        raise DataError(f"{at(path, name)}: sample {number} has {stored[number]}, {why}")
 
 
 def _column(path: Path, dataset: Any, samples: int) -> np.ndarray:

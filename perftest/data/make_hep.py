@@ -8,10 +8,14 @@ that decay into quarks) of more and softer ones, as in the search that arXiv:170
 The distributions are chosen to look alike and to overlap; they are no simulation.
 
 Every channel is divided by its largest value in the training sample. Background is far more
-frequent than signal in nature: `weight` is each sample's part of the expected events,
-`normweight` the same with a mean of 1, `psr` a selection by hand: enough
-jets, and enough transverse momentum in them. The same seed gives the same values, whatever the
-number of samples before it.
+frequent than signal in nature: `weight` is each sample's part of the expected events, in each
+split; `normweight` is that of the training sample divided by its mean there, one number for each
+class in all splits; `psr` is a selection by hand: enough jets, and enough transverse momentum in
+them.
+
+The same seed, size and number of samples give the same files. Another number of samples gives the
+same events in whole blocks of 256, but divided by the largest values of another training sample,
+and with other weights.
 """
 
 from __future__ import annotations
@@ -139,8 +143,11 @@ def make(folder: Path, size: int, samples: int, seed: int, progress: Progress) -
                 file["label"][start:stop] = labels
                 file["psr"][start:stop] = chosen
                 progress.add(stop - start)
+        trained_on = files["train"]["label"][()]
+        norms = _class_weights(trained_on)
+        norms /= norms[trained_on].mean()
         for file in files.values():
-            _finish(file, largest)
+            _finish(file, largest, norms)
 
 
 def split_counts(samples: int) -> dict[str, int]:
@@ -149,17 +156,20 @@ def split_counts(samples: int) -> dict[str, int]:
     return {**tenth, "train": samples - tenth["val"] - tenth["test"]}
 
 
-def _finish(file: Any, largest: np.ndarray) -> None:
-    """Divide the images by the largest values, and write the weights."""
+def _class_weights(labels: np.ndarray) -> np.ndarray:
+    """The weight of a sample of each class, float64 (classes,)."""
+    counts = np.bincount(labels, minlength=len(EVENTS))
+    return np.array([EVENTS[label] for label in sorted(EVENTS)]) / np.maximum(counts, 1)
+
+
+def _finish(file: Any, largest: np.ndarray, norms: np.ndarray) -> None:
+    """Divide the images by the largest values, and write the weights. norms: of each class."""
     scale = np.reciprocal(np.maximum(largest, 1e-6)).astype(np.float32)[:, None, None]
     data, labels = file["data"], file["label"][()]
     for start in range(0, len(data), _CHUNK):
         data[start : start + _CHUNK] = data[start : start + _CHUNK] * scale
-    weight = np.zeros(len(labels), np.float32)
-    for label, expected in EVENTS.items():
-        weight[labels == label] = expected / max(1, int(np.count_nonzero(labels == label)))
-    file["weight"][()] = weight
-    file["normweight"][()] = weight / weight.mean()
+    file["weight"][()] = _class_weights(labels)[labels]
+    file["normweight"][()] = norms[labels]
 
 
 @contextmanager
