@@ -44,6 +44,15 @@ class Values:
     state: list[Any]
     updates: int = 0
 
+    def spoiled(self) -> str:
+        """Which of them are no numbers, in a few words; "" where all are some."""
+        kinds = {"a parameter": self.parameters}
+        kinds |= {f"{name!r} of the optimizer": arrays for name, arrays in self.slots.items()}
+        kinds["a moving average"] = self.state
+        # Whole numbers, as states of random numbers are, always pass.
+        bad = (kind for kind, arrays in kinds.items() if not all(map(_is_finite, arrays)))
+        return next(bad, "")
+
 
 @dataclass(frozen=True)
 class About:
@@ -184,6 +193,10 @@ def check(checkpoint: Checkpoint, model: str, optimizer: str | None, like: Value
             f"{checkpoint.name} was trained with {about.optimizer}, and cannot go on with "
             f"{optimizer}"
         )
+
+
+def _is_finite(array: Any) -> bool:
+    return bool(np.isfinite(array).all())
 
 
 def _difference(found: list[tuple[int, ...]], wanted: list[tuple[int, ...]]) -> str:

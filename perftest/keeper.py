@@ -36,7 +36,7 @@ from perftest.worker import device_name
 
 
 class TrainingDiverged(Exception):
-    """The loss, or a parameter, is no longer a number."""
+    """The loss, or something that has been learnt, is no longer a number."""
 
 
 class Keeper:
@@ -124,8 +124,8 @@ class Keeper:
 
     def save(self, epoch: int, values: Values, found: Evaluated | None) -> None:
         """Keep a checkpoint. Raises TrainingDiverged and CheckpointError."""
-        if not all(np.isfinite(value).all() for value in values.parameters):
-            raise TrainingDiverged("a parameter is no number")
+        if spoiled := values.spoiled():
+            raise TrainingDiverged(f"{spoiled} is no number")
         score = None
         if found is not None:
             score = found.auc if found.auc is not None else found.weighted_accuracy

@@ -11,14 +11,16 @@ import h5py
 import numpy as np
 
 
-def write_hdf5(path: Path, samples: int, first: int = 0, size: int = 8, **layout: Any) -> None:
-    """Sample n: channel c is n + c/4 everywhere, label n mod 5, weights by n, psr n mod 2."""
+def write_hdf5(
+    path: Path, samples: int, first: int = 0, size: int = 8, classes: int = 5, **layout: Any
+) -> None:
+    """Sample n: channel c is n + c/4 everywhere, label n mod classes, weights by n, psr n mod 2."""
     numbers = np.arange(first, first + samples)
     images = numbers[:, None, None, None] + np.array([0, 0.25, 0.5])[None, :, None, None]
     shape = (samples, 3, size, size)
     with h5py.File(path, "w") as file:
         file.create_dataset("data", data=np.broadcast_to(images, shape).astype("f4"), **layout)
-        file["label"] = numbers % 5
+        file["label"] = numbers % classes
         file["weight"] = (numbers + 1).astype("f4")
         file["normweight"] = (numbers + 0.5).astype("f4")
         file["psr"] = (numbers % 2).astype("f4")
@@ -38,16 +40,22 @@ def write_mnist(folder: Path, train: int = 120, test: int = 12) -> None:
             (folder / f"{part}-{name}.gz").write_bytes(gzip.compress(header + values.tobytes()))
 
 
-def write_tfrecords(path: Path, samples: int, label: int | None = None) -> None:
-    """JPEGs of 20 × 16 pixels, each of one grey; labels 1 to 5."""
+def write_tfrecords(
+    path: Path, samples: int, label: int | None = None, picture: np.ndarray | None = None
+) -> None:
+    """The same picture again and again, or JPEGs of 20 × 16 pixels, each of one grey; labels 1 to
+    5, or one.
+    """
     import tensorflow as tf
 
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number in range(samples):
-            pixels = np.full((20, 16, 3), number * 5 + len(path.name) % 5, np.uint8)
+            pixels = picture
+            if pixels is None:
+                pixels = np.full((20, 16, 3), number * 5 + len(path.name) % 5, np.uint8)
             value = number % 5 + 1 if label is None else label
             features = {
-                "image/encoded": _bytes(tf.io.encode_jpeg(pixels).numpy()),
+                "image/encoded": _bytes(tf.io.encode_jpeg(pixels, quality=100).numpy()),
                 "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[value])),
             }
             example = tf.train.Example(features=tf.train.Features(feature=features))

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from command import runtest
-from datasets import write_mnist
+from datasets import write_hdf5, write_mnist, write_tfrecords
 from hosts import NamespaceHosts
 
 from launcher import data_options
@@ -144,6 +144,23 @@ def _copied(run: dict[str, Any], folder: Path) -> list[int]:
     """How many files each worker copied."""
     record = json.loads((folder / run["run_folder"] / "run.json").read_text())
     return sorted(staged["files"] for staged in record["staged"].values())
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", ["hdf5", "tfrecord"])
+def test_a_measurement_trains_on_files_of_the_other_kinds(tmp_path: Path, kind: str) -> None:
+    """With fewer samples than it takes: it begins again."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    if kind == "hdf5":
+        write_hdf5(folder / "train.h5", 9, size=64, classes=2)
+    else:
+        write_tfrecords(folder / "train-00000-of-00001", 9, label=2)
+    small = ("-m", "hep_cnn_64", "-b", 2, "--steps", 10)
+    row = measured(*small, "--data", f"{kind}:{folder}", cwd=tmp_path)
+    assert (row["model"], row["batch_per_gpu"]) == ("hep_cnn_64", 2)
+    assert (row["data"], row["staged_from"]) == (kind, str(folder))
+    assert row["images_per_sec"] > 0
 
 
 @pytest.mark.tensorflow

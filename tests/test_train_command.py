@@ -89,12 +89,14 @@ def test_two_hosts_train_are_killed_go_on_and_are_tested(
     assert "--restart to go on from it" in refused.stderr
 
     saved = max(int(path.stem.split("-")[1]) for path in (place / "out").rglob("epoch-*.npz"))
-    done = runtest(*argv, "--restart", "--epochs", saved + 2, "--json", cwd=tmp_path)
+    stage = ("--stage", "/tmp/fast-disk-of-trainings")  # each host has a /tmp of its own
+    done = runtest(*argv, *stage, "--restart", "--epochs", saved + 2, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"going on from epoch-{saved:04}" in done.stderr
     went_on = metrics_of(done.stdout)
-    record = Path(tmp_path, json.loads(done.stdout)["run"], "run.json").read_text()
-    assert [each["node"] for each in json.loads(record)["servers"]] == ["node0", "node1"]
+    record = json.loads(Path(tmp_path, json.loads(done.stdout)["run"], "run.json").read_text())
+    assert [each["node"] for each in record["servers"]] == ["node0", "node1"]
+    assert {worker: each["files"] for worker, each in record["staged"].items()} == {"0": 3, "1": 3}
     train = went_on[went_on["split"] == "train"]
     assert list(train["epoch"]) == [saved + 1, saved + 2]
     assert list(train["samples"]) == [640, 640], "each sample once, by the two workers together"
@@ -104,9 +106,11 @@ def test_two_hosts_train_are_killed_go_on_and_are_tested(
     assert train["checkpoint"].iloc[-1] == f"epoch-{saved + 2:04}"
     assert list((place / "out" / "summaries").iterdir())
 
-    tested = runtest("evaluate", "--config", config, *reach(hosts), "--json", cwd=tmp_path)
+    tested = runtest("evaluate", "--config", config, *reach(hosts), *stage, "--json", cwd=tmp_path)
     assert tested.returncode == 0, tested.stderr
     found = json.loads(tested.stdout)
+    record = json.loads(Path(tmp_path, found["run"], "run.json").read_text())
+    assert record["staged"]["0"]["files"] == 0, "the copy of the training is there"
     (row,) = found["metrics"]
     assert (row["split"], row["samples"], row["epoch"]) == ("test", 80, saved + 2)
     assert 0.5 < row["auc"] <= 1.0
@@ -119,14 +123,19 @@ def test_two_hosts_train_are_killed_go_on_and_are_tested(
 def test_this_machine_trains_on_what_make_data_made(events: Path, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(events)
     config = write_config(tmp_path, inputpath="data", outputpath="out")
-    done = runtest("train", "--config", config, "--epochs", 2, cwd=tmp_path)
+    done = runtest("train", "--config", config, "--epochs", 2, "--stage", "disk", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "640 samples to train on, 80 to validate; 2 epochs of 20 steps" in done.stderr
     (folder,) = (tmp_path / "logs" / "runs").iterdir()
     metrics = pd.read_csv(folder / "metrics.csv")
     assert list(metrics["split"]) == ["train", "validation"] * 2
     assert not math.isnan(metrics["auc"].iloc[-1])
-    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished"
+    data = record["plan"]["job"]["data"]
+    paths = (str(tmp_path / "data"), str(tmp_path / "disk"))
+    assert (data["kind"], data["path"], data["stage"]) == ("hdf5", *paths)
+    assert (record["staged"]["0"]["files"], record["staged"]["0"]["seconds"] > 0) == (3, True)
     assert max(map(len, done.stdout.splitlines()[:5])) <= 80
 
     again = runtest("train", "--config", config, "--epochs", 2, "--restart", cwd=tmp_path)

@@ -56,6 +56,18 @@ def test_what_is_read_is_what_was_written(checkpoints: Checkpoints) -> None:
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_found_wherever_it_is(number: float) -> None:
+    good = values()
+    assert good.spoiled() == ""
+    bad = np.array([1, number], np.float32)
+    kernel = good.parameters[0]
+    assert replace(good, parameters=[kernel, bad]).spoiled() == "a parameter"
+    slots = {"m": good.slots["m"], "v": [kernel, bad]}
+    assert replace(good, slots=slots).spoiled() == "'v' of the optimizer"
+    assert replace(good, state=[*good.state, bad]).spoiled() == "a moving average"
+
+
 def test_the_last_three_are_kept_and_the_best(checkpoints: Checkpoints) -> None:
     for epoch, score in enumerate([0.5, 0.9, 0.7, 0.8, 0.6, 0.6], start=1):
         checkpoints.save(values(), about(epoch, score))

@@ -197,6 +197,17 @@ def test_a_parameter_that_is_no_number_after_the_last_step_is_not_kept(
     assert Checkpoints(str(tmp_path / "out")).names() == []
 
 
+def test_an_optimizer_that_keeps_no_numbers_is_not_kept(tmp_path: Path) -> None:
+    """One step an epoch: the squares of its gradients are infinite, and the next step's parameters
+    would be no numbers.
+    """
+    data = write_data(tmp_path / "data", noise=1e25)
+    asked = training(tmp_path / "out", epochs=2)
+    with pytest.raises(TrainingDiverged, match=r"'v' of the optimizer is no number; there is no"):
+        run_here(job(data, batch_size=100, training=asked), tmp_path)
+    assert Checkpoints(str(tmp_path / "out")).names() == []
+
+
 def test_the_test_split_is_evaluated_with_any_checkpoint(
     hep: Path, trained: tuple[Told, Path], tmp_path: Path
 ) -> None:

@@ -1,9 +1,7 @@
 """TFRecord files of ImageNet's usual examples, with `train`, `val` or `test` in their names.
 
-A record is a tf.train.Example with `image/encoded`, a JPEG, and `image/class/label`, from 1. For
-training, a random part of the picture is cut out (as large as a twelfth of it or all of it, not
-much longer than wide or the other way) and half of them are flipped; for evaluation, seven
-eighths in the middle. Pixels become float32 from 0 to 1.
+A record is a tf.train.Example with `image/encoded`, a JPEG, and `image/class/label`, from 1;
+jpegs.py makes images of them.
 
 A TFRecord file has no list of its records. Their lengths stand in front of each, and are read once
 at the start, so that any worker can read any record: so each sample is seen once, with fewer files
@@ -17,15 +15,15 @@ import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from perftest.data import Batch, order, pipeline, splits
-from perftest.data.errors import DataError, at
+from perftest.data import order, pipeline, splits
+from perftest.data.errors import DataError
+from perftest.data.jpegs import Decoder
 from perftest.data.order import Run
 from perftest.protocol import TEST, TRAIN, VALIDATION, Data
 
@@ -33,8 +31,6 @@ _HEADER, _FOOTER = 12, 4  # length and its checksum before a record, a checksum 
 _INDEXED_AT_ONCE = 16
 _BLOCK = 64  # records that are read in one go; JPEGs of ImageNet are 110 KB
 _WINDOW = 16 * _BLOCK
-_MIDDLE = 0.875
-ENCODED, LABEL = "image/encoded", "image/class/label"
 
 
 def files(path: str) -> list[Path]:
@@ -157,7 +153,8 @@ class TFRecords:
         )
         steps = self.steps(split, batch_size, workers)
         made = pipeline.generated(batches.all, signature, epochs and epochs * steps)
-        decoder = _Decoder(self.image_shape, self.classes, self.splits[split], seed, split == TRAIN)
+        paths = tuple(file.path for file in self.splits[split])
+        decoder = Decoder(self.image_shape, self.classes, paths, seed, split == TRAIN)
         return pipeline.mapped(made, decoder.batch, 2).prefetch(2)
 
 
@@ -227,99 +224,3 @@ class _Batches:
         valid = np.array([1.0] * len(records) + [0.0] * missing, np.float32)
         named = np.array(names + [(0, 0, 0)] * missing, np.int64)
         return np.array(records + [b""] * missing, object), named, valid
-
-
-@dataclass(frozen=True)
-class _Decoder:
-    """TensorFlow's operations from records to a Batch."""
-
-    image_shape: tuple[int, int, int]
-    classes: int
-    files: tuple[RecordFile, ...]
-    seed: int
-    training: bool
-
-    @cached_property
-    def _features(self) -> dict[str, Any]:
-        import tensorflow as tf
-
-        return {
-            ENCODED: tf.io.FixedLenFeature((), tf.string, ""),
-            LABEL: tf.io.FixedLenFeature((), tf.int64, -1),
-        }
-
-    def batch(self, records: Any, names: Any, valid: Any) -> Batch:
-        """All images of a batch, side by side."""
-        import tensorflow as tf
-
-        images, labels = tf.map_fn(
-            self._sample,
-            (records, names, valid),
-            fn_output_signature=(
-                tf.TensorSpec(self.image_shape, tf.float32),
-                tf.TensorSpec((), tf.int64),
-            ),
-            parallel_iterations=16,
-        )
-        return Batch(images, labels, valid, valid, valid, tf.zeros_like(valid))
-
-    def _sample(self, given: tuple[Any, Any, Any]) -> tuple[Any, Any]:
-        import tensorflow as tf
-
-        record, name, valid = given
-        return tf.cond(
-            valid > 0,
-            lambda: self._decoded(record, name),
-            lambda: (tf.zeros(self.image_shape), tf.zeros((), tf.int64)),
-        )
-
-    def _decoded(self, record: Any, name: Any) -> tuple[Any, Any]:
-        import tensorflow as tf
-
-        example = tf.io.parse_single_example(record, self._features)
-        label = example[LABEL] - 1
-        checked = tf.numpy_function(self._check, [name, label, example[ENCODED]], tf.string)
-        # The same sample is cut in the same way after a restart, and in another one next epoch.
-        seed = tf.stack([self.seed + (name[2] * (1 << 32)), name[1] + (name[0] * (1 << 40))])
-        image = self._cropped(tf.ensure_shape(checked, ()), seed)
-        image = tf.image.resize(image, self.image_shape[:2])
-        if self.training:
-            image = tf.image.stateless_random_flip_left_right(image, seed)
-        return tf.ensure_shape(image / 255, self.image_shape), label
-
-    def _check(self, name: np.ndarray, label: np.int64, encoded: bytes) -> bytes:
-        """Raises DataError for a record that is no picture of a class."""
-        where = f"record {name[1]}"
-        path = self.files[name[0]].path
-        if not encoded.startswith(b"\xff\xd8\xff"):
-            raise DataError(f"{at(path, ENCODED)}: {where} has no JPEG")
-        if not 0 <= label < self.classes:
-            raise DataError(
-                f"{at(path, LABEL)}: {where} has the label {label + 1}, and the model knows 1 to "
-                f"{self.classes}"
-            )
-        return encoded
-
-    def _cropped(self, encoded: Any, seed: Any) -> Any:
-        """The part of the JPEG that is used, decoded alone."""
-        import tensorflow as tf
-
-        shape = tf.image.extract_jpeg_shape(encoded)
-        if self.training:
-            whole = tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4])
-            begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-                shape,
-                whole,
-                seed,
-                min_object_covered=0.0,
-                aspect_ratio_range=(3 / 4, 4 / 3),
-                area_range=(1 / 12, 1.0),
-                use_image_if_no_bounding_boxes=True,
-            )
-            window = tf.concat([begin[:2], size[:2]], axis=0)
-        else:
-            side = tf.cast(tf.reduce_min(shape[:2]), tf.float32) * _MIDDLE
-            side = tf.maximum(tf.cast(side, tf.int32), 1)
-            window = tf.stack([(shape[0] - side) // 2, (shape[1] - side) // 2, side, side])
-        channels = self.image_shape[2]
-        return tf.image.decode_and_crop_jpeg(encoded, window, channels=channels)
