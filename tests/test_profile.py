@@ -25,16 +25,21 @@ FULL = base64.b64encode(bytes(TRACE_PIECE_BYTES)).decode()
 
 def steps_traced(path: Path) -> int:
     """How many steps a trace has, as TensorBoard counts them."""
+    return events(path).count("step")
+
+
+def events(path: Path) -> list[str]:
+    """The names of all events of a trace: an operation is `<its name>:<its type>`."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     space = xplane_pb2.XSpace()
     space.ParseFromString(path.read_bytes())
-    return sum(
-        plane.event_metadata[event.metadata_id].name == "step"
+    return [
+        plane.event_metadata[event.metadata_id].name
         for plane in space.planes
         for line in plane.lines
         for event in line.events
-    )
+    ]
 
 
 @pytest.mark.network

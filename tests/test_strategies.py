@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from agents import JOB
+from test_profile import events, steps_traced
 
 from launcher.nodes import Node
 from launcher.outcome import Outcome
@@ -22,8 +24,9 @@ from launcher.results.steps import frame
 from launcher.run import execute
 from launcher.session import NodeOptions, Session
 from launcher.tasks import Options
+from launcher.traces import Traces
 from launcher.transports.local import LocalTransport
-from perftest.strategies import load, names
+from perftest.strategies import all_reduce, load, names
 
 pytestmark = pytest.mark.tensorflow
 
@@ -42,7 +45,7 @@ class Quiet:
 def train(
     tmp_path: Path, name: str, nodes: int = 1, python: str = sys.executable, **changes: Any
 ) -> Outcome:
-    """Run 2 + 4 steps of DeepMNIST without dropout on this machine."""
+    """Run 2 + 4 steps of DeepMNIST without dropout on this machine; traces go to `tmp_path`."""
     asked = Options(model="deepmnist", warmup_steps=2, measured_steps=4, **changes)
     where = [Node("127.0.0.1", f"local{i}") for i in range(nodes)]
     options = NodeOptions(str(tmp_path), python)
@@ -52,11 +55,14 @@ def train(
         session.open(lambda node: greeting(asked, node, name), Quiet())
         plan = make_plan(asked, session.nodes, session.hellos)
         plan = replace(plan, job=replace(plan.job, model_options={"dropout": 0.0}))
+        traces = Traces(tmp_path, name)
+        told = (Quiet(), lambda _, data: logs.append(data), outcome, traces)
         try:
-            execute(session, plan, name, Quiet(), lambda _, data: logs.append(data), outcome)
+            execute(session, plan, name, *told)
         except Exception:
             print(b"".join(logs).decode())
             raise
+    outcome.traces = traces.written
     return outcome
 
 
@@ -96,9 +102,13 @@ def by_node(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 @pytest.fixture(scope="module")
 def adding_up(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """Four workers on two nodes with batches of 8 that add up their gradients among themselves."""
+    """Four workers on two nodes with batches of 8 that add up their gradients among themselves.
+
+    `ring` is asked for; what TensorFlow chooses by itself is in the runs in fewer bits.
+    """
     folder = tmp_path_factory.mktemp("reduce")
-    return train(folder, "reduce", 2, batch_size=8, gpus_per_node=2, strategy="all_reduce")
+    way = {"strategy": "all_reduce", "communication": "ring", "profile_steps": 2}
+    return train(folder, "reduce", 2, batch_size=8, gpus_per_node=2, **way)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +138,7 @@ def test_workers_whose_gradients_are_added_up_on_uneven_nodes_train_as_one_proce
 
 
 def test_gradients_of_16_bits_train_nearly_as_well(tmp_path: Path, alone: Outcome) -> None:
+    """That they have 16 bits shows in test_precision.py, and on the links in test_runtest.py."""
     sent = train(tmp_path, "bf16", 2, batch_size=16, gradient_dtype="bf16")
     np.testing.assert_allclose(losses(sent), losses(alone), rtol=1e-4)
 
@@ -139,6 +150,24 @@ def test_four_workers_that_add_up_gradients_train_as_one_process_with_four_times
     assert adding_up.finished[0].parameter_norm == pytest.approx(
         alone.finished[0].parameter_norm, rel=1e-6
     )
+
+
+@pytest.mark.parametrize("communication", ["auto", "ring", "nccl"])
+def test_tensorflow_is_told_how_gradients_are_to_be_added_up(communication: str) -> None:
+    options = all_reduce.communication_of(replace(JOB, communication=communication))
+    assert options.implementation.name == communication.upper()
+
+
+def test_the_gradients_of_all_parameters_are_added_up_by_one_operation_a_step(
+    adding_up: Outcome,
+) -> None:
+    for path in adding_up.traces.values():
+        made = events(path)
+        # DeepMNIST has 8 parameters, each of which is read in every step.
+        assert sum("ReadVariableOp:" in each for each in made) >= 8 * 2
+        assert [each for each in made if each.endswith(":CollectiveReduceV2")] == [
+            "CollectiveReduceV2:CollectiveReduceV2"
+        ] * 2
 
 
 @pytest.mark.parametrize(
@@ -167,6 +196,12 @@ def test_a_worker_that_adds_up_knows_the_time_of_its_own_part(adding_up: Outcome
     measured = table[table["phase"] == "measured"]
     assert (measured["compute_seconds"] > 0).all()
     assert (measured["compute_seconds"] < measured["seconds"] * 1.05).all()
+
+
+def test_every_worker_that_adds_up_is_traced_if_asked(adding_up: Outcome) -> None:
+    assert set(adding_up.traces) == {0, 1, 2, 3}
+    assert {steps_traced(path) for path in adding_up.traces.values()} == {2}
+    assert len(adding_up.records) == 4 * 6, "and these steps are in no figure"
 
 
 def test_the_loss_falls_so_that_the_comparison_means_something(alone: Outcome) -> None:

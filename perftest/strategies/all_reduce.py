@@ -1,9 +1,9 @@
 """Every worker has all parameters, and adds up its gradients with everybody's.
 
 Built on `tf.distribute.MultiWorkerMirroredStrategy`: its collective operations (a ring over gRPC,
-or NCCL between GPUs) sum up the gradients in packs, so that small ones do not travel alone. The
-parameters are plain variables of each process. They begin alike, because the seed determines them,
-and stay so, because all apply the same sum.
+or NCCL between GPUs) sum up all gradients laid end to end, in one operation a step, so that small
+ones do not travel alone. The parameters are plain variables of each process. They begin alike,
+because the seed determines them, and stay so, because all apply the same sum.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run(assignment: Assignment, link: AgentLink) -> None:
     check_device(job, place)
     # Collective operations can only be set up before anything else runs.
     link.phase("meeting the other workers")
-    options = _options(job)
+    options = communication_of(job)
     if place.index:
         wait_until_listening(job.cluster.worker[:1])
     strategy = _strategy(job, place.index, options)
@@ -77,7 +77,10 @@ def measure_in_step(
     link.wait_for_the_end()
 
 
-def _options(job: Job) -> Any:
+def communication_of(job: Job) -> Any:
+    """How TensorFlow is to add up. It has `bytes_per_pack` for several operations a step, each of
+    which begins when its gradients are there; without it, they are one.
+    """
     kinds = tf.distribute.experimental.CommunicationImplementation
     kind = {"auto": kinds.AUTO, "ring": kinds.RING, "nccl": kinds.NCCL}[job.communication]
     return tf.distribute.experimental.CommunicationOptions(implementation=kind)
