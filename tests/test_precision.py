@@ -15,6 +15,7 @@ from agents import JOB
 
 import models
 from perftest import loss_scale, precision, shared, training
+from perftest.exchange import Exchange
 from perftest.inputs import Input
 from perftest.loss_scale import LossScale
 from perftest.protocol import Cluster, Job, Place
@@ -122,6 +123,27 @@ def test_loss_and_gradients_are_those_of_float64_but_for_the_bits(
     assert unit < relative(result.gradients, gradients) < 64 * unit
 
 
+def gpus_with_tf32() -> list[Any]:
+    """The GPUs of Ampere or later."""
+    about = tf.config.experimental.get_device_details
+    gpus = tf.config.list_physical_devices("GPU")
+    return [gpu for gpu in gpus if tuple(about(gpu).get("compute_capability", ())) >= (8, 0)]
+
+
+def test_tf32_on_a_gpu_is_off_by_its_bits_and_not_by_fewer_or_more() -> None:
+    """As above: TF32 has 10 bits after the point, as fp16 has, and its sums are float32."""
+    if not gpus_with_tf32():
+        pytest.skip("needs a GPU of compute capability 8.0: others have no TF32")
+    with tf.device("/device:GPU:0"):
+        result, parameters, batch = in_precision(replace(SMALL, precision="tf32"))
+    with tf.device("/device:CPU:0"):
+        loss, gradients = in_float64(parameters, batch)
+
+    unit = 2.0**-11
+    assert float(result.loss) == pytest.approx(loss, rel=4 * unit)
+    assert unit / 8 < relative(result.gradients, gradients) < 64 * unit
+
+
 def test_gradients_that_float16_alone_would_lose_are_kept_by_the_loss_scale() -> None:
     job = replace(SMALL, precision="fp16")
     _, parameters, batch = in_precision(job, 1e-4)
@@ -143,6 +165,28 @@ def test_fp32_on_a_gpu_is_told_not_to_be_tf32() -> None:
     assert not enabled()
     with pytest.raises(ValueError, match="no precision 'int8'"):
         precision.prepare("int8")
+
+
+# What travels. That such gradients train as well is in test_strategies.py, where their roundings
+# are lost among millions: no loss shows them, and the next test is what could tell that they are.
+
+
+@pytest.mark.parametrize(("name", "bits_kept"), [("fp32", 23), ("fp16", 10), ("bf16", 7)])
+def test_a_gradient_comes_to_its_server_with_the_bits_of_the_wire(
+    name: str, bits_kept: int
+) -> None:
+    job = replace(JOB, gradient_dtype=name, synchronous=False, learning_rate=1.0)
+    server, job, layout = server_of(job, 3)
+    bits = np.array([6, 9, 12])
+    with tf.Graph().as_default():
+        exchange = Exchange(job, layout, worker=0)
+        sent = exchange.push([tf.constant(1 + 2.0**-bits, tf.float32)])
+        (parameter,) = exchange.pull()
+        with v1.Session(server.target) as session:
+            session.run(v1.global_variables_initializer())
+            session.run(sent.delivered)
+            found = session.run(parameter)
+    np.testing.assert_array_equal(found, -(1 + np.where(bits <= bits_kept, 2.0**-bits, 0.0)))
 
 
 # The loss scale.
@@ -193,20 +237,27 @@ def test_an_update_that_overflows_is_skipped_and_the_scale_halved_until_it_fits(
     assert losses[-1] < first.loss
 
 
-def test_servers_make_no_update_of_gradients_that_are_no_numbers() -> None:
+def server_of(job: Job, *sizes: int) -> tuple[Any, Job, Layout]:
+    """A parameter server in this process, the job with its address, and a layout that has vectors
+    of these sizes on it.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     server = tf.distribute.Server({"ps": [address]}, job_name="ps", task_index=0)
-    job = replace(JOB, precision="fp16", cluster=Cluster((address,), ("127.0.0.1:1",)))
+    where = "/job:ps/task:0/device:CPU:0"
+    shapes = [Shape(f"parameter/{i}", (n,), tf.float32, where) for i, n in enumerate(sizes)]
+    parts = [(shape,) for shape in shapes]
+    layout = Layout(parts, {}, [], (), shapes[0], shared.layout_of_scale(job))
+    return server, replace(job, cluster=Cluster((address,), ("127.0.0.1:1",))), layout
+
+
+def test_servers_make_no_update_of_gradients_that_are_no_numbers() -> None:
+    server, job, layout = server_of(replace(JOB, precision="fp16"), 2, 2)
     with tf.Graph().as_default():
-        names = ("parameter/0", "parameter/1")
-        shapes = [Shape(n, (2,), tf.float32, "/job:ps/task:0/device:CPU:0") for n in names]
-        parts = [(shape,) for shape in shapes]
-        layout = Layout(parts, {}, [], (), shapes[0], shared.layout_of_scale(job))
         updates = Updates(job, layout)
         scale, global_step, parameters = updates.scale, updates.global_step, updates.parameters
         assert isinstance(scale, LossScale)
-        feeds = [v1.placeholder(tf.float32, (2,)) for _ in shapes]
+        feeds = [v1.placeholder(tf.float32, (2,)) for _ in layout.pieces]
         apply = updates.apply(feeds)
         with v1.Session(server.target) as session:
             session.run(v1.global_variables_initializer())

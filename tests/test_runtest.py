@@ -21,7 +21,7 @@ from hosts import NamespaceHosts
 from test_gpus import ONE, fake_nvidia_smi
 
 LAST_LINE = re.compile(r"Nodes: (\d+); GPUs per node: (\d+); Images/sec: ([0-9.]+)\Z")
-FIRST_RUN = ("-m", "deepmnist", "-n", 2, "-g", 2, "-b", 32, "-v")
+FIRST_RUN = ("-m", "deepmnist", "-n", 2, "-g", 2, "-b", 32, "-v", "--gradient-dtype", "bf16")
 SECOND_RUN = ("-m", "resnet50", "-n", 2, "-g", 2, "-b", 4, "--steps", 3, "--warmup", 2)
 ENDLESS = ("-m", "deepmnist", "-n", 2, "-g", 1, "-b", 32, "--steps", 1_000_000)
 
@@ -30,11 +30,13 @@ pytestmark = pytest.mark.tensorflow
 
 @dataclass(frozen=True)
 class Done:
-    """Finished commands, the logs that they wrote, and what the hosts sent during the last."""
+    """Finished commands (the result is of the last), the logs that they wrote, and what the hosts
+    sent during each, by its log: nothing for what had no hosts.
+    """
 
     result: subprocess.CompletedProcess[str]
     logs: Path
-    carried: tuple[int, ...]
+    carried: dict[str, tuple[int, ...]]
 
     @property
     def lines(self) -> list[str]:
@@ -79,20 +81,19 @@ def sent_by(hosts: NamespaceHosts) -> tuple[int, ...]:
 def done(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Done]:
-    """Two runs, of DeepMNIST and of ResNet-50, over ssh or on this machine."""
+    """Two runs, of ResNet-50 and of DeepMNIST, over ssh or on this machine."""
     folder = tmp_path_factory.mktemp(request.param)
     where: list[object] = ["-r", str(folder / "remote")]
     if request.param == "ssh":
         hosts = request.getfixturevalue("hosts")
         where = over_ssh(hosts)
-    before, carried = (), ()
-    for options in (SECOND_RUN, FIRST_RUN):
-        if request.param == "ssh":
-            before = sent_by(hosts)
+    carried = {}
+    for log, options in (("resnet50_b4", SECOND_RUN), ("deepmnist_b32", FIRST_RUN)):
+        before = sent_by(hosts) if request.param == "ssh" else ()
         result = runtest(*options, *where, cwd=folder)
         assert result.returncode == 0, result.stderr
-    if request.param == "ssh":
-        carried = tuple(now - then for then, now in zip(before, sent_by(hosts), strict=True))
+        after = sent_by(hosts) if request.param == "ssh" else ()
+        carried[log] = tuple(now - then for then, now in zip(before, after, strict=True))
     yield Done(result, folder / "logs", carried)
     if request.param == "ssh":
         assert nothing_left(hosts, 2.0)
@@ -132,21 +133,28 @@ def test_all_steps_of_all_workers_are_kept(done: Done, model: str, steps: int) -
         assert mine["global_step"].tolist() == list(range(1, steps + 1)), "one update a step"
 
 
-def test_what_links_carry_and_servers_hold_is_told_and_true(done: Done) -> None:
-    facts = json.loads((done.run_folder("deepmnist_b32") / "run.json").read_text())
+@pytest.mark.parametrize(
+    ("model", "steps", "of_4_bytes"), [("deepmnist_b32", 110, 2), ("resnet50_b4", 5, 4)]
+)
+def test_what_links_carry_and_servers_hold_is_told_and_true(
+    done: Done, model: str, steps: int, of_4_bytes: int
+) -> None:
+    facts = json.loads((done.run_folder(model) / "run.json").read_text())
     whole = 4 * facts["finished"]["0"]["parameters"]
     assert [each["node"] for each in facts["servers"]] == [
         n["alias"] for n in facts["plan"]["nodes"]
     ]
-    assert sum(each["bytes"] for each in facts["servers"]) == whole
+    held = [each["bytes"] for each in facts["servers"]]
+    assert sum(held) == whole
     carried = {(each["from"], each["to"]): each["bytes"] for each in facts["bytes_per_step"]}
     names = [node["alias"] for node in facts["plan"]["nodes"]]
     between = [carried[pair] for pair in (tuple(names), tuple(reversed(names)))]
     # The parameters of one server, and the gradients of the other, once for each node.
-    assert between == [whole, whole]
-    assert done.log("deepmnist_b32").iloc[-1]["aggregate"] == "node"
-    for sent, each_step in zip(done.carried, between, strict=False):  # over ssh
-        assert 110 * each_step < sent < 1.15 * 110 * each_step + 50e6
+    own, other = held
+    assert between == [own + other * of_4_bytes // 4, other + own * of_4_bytes // 4]
+    assert done.log(model).iloc[-1]["aggregate"] == "node"
+    for sent, each_step in zip(done.carried[model], between, strict=False):  # over ssh
+        assert steps * each_step < sent < 1.15 * steps * each_step + 50e6
 
 
 def test_what_holds_a_run_up_is_named_with_the_parts_of_its_steps(done: Done) -> None:
