@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from agents import wait_until_gone
 from command import Running
 from faults import (
     SMALL_LOG,
@@ -37,6 +38,8 @@ pytestmark = [pytest.mark.network, pytest.mark.tensorflow]
 # node0: ps 0 and worker 0.  node1: worker 1.
 CLUSTER = ("-m", "deepmnist", "-n", 2, "-g", 1, "-b", 4, "--num-ps", 1)
 ENDLESS = (*CLUSTER, "--steps", 1_000_000)
+# node0: worker 0.  node1: worker 1.
+ADDING_UP = (*CLUSTER[:-2], "--steps", 1_000_000, "--strategy", "all_reduce")
 NODE_OF = {"ps-0": 0, "worker-0": 0, "worker-1": 1}
 # How far a run has come: its tasks have been started; load TensorFlow; have written to their logs.
 STARTING, IMPORTING, LOGGING, MEASURING = "starting", "importing", "logging", "measuring"
@@ -44,10 +47,14 @@ STARTING, IMPORTING, LOGGING, MEASURING = "starting", "importing", "logging", "m
 
 @contextmanager
 def run_on(
-    hosts: NamespaceHosts, cwd: Path, *options: object, until: str = MEASURING
+    hosts: NamespaceHosts,
+    cwd: Path,
+    *options: object,
+    until: str = MEASURING,
+    of: tuple[object, ...] = ENDLESS,
 ) -> Iterator[Running]:
     """A run without end that has come so far; an earlier row of its log stays as it is."""
-    argv = (*ENDLESS, *options, *reach(hosts, 0, 1))
+    argv = (*of, *options, *reach(hosts, 0, 1))
     with rows_intact(cwd / "logs"), Running(*argv, cwd=cwd) as running:
         if until == MEASURING:
             running.wait_for("all workers: measuring")
@@ -138,6 +145,27 @@ def test_whoever_is_killed_is_named_within_5_s(
     assert words in str(record["error"])
     if until == MEASURING:
         assert logs == ({"worker-1"} if victim == "agent" else set(NODE_OF))
+
+
+@pytest.mark.parametrize("victim", ["worker-0", "worker-1"])
+def test_a_killed_worker_that_added_up_is_the_cause_though_another_that_misses_it_speaks_first(
+    hosts: NamespaceHosts, tmp_path: Path, victim: str
+) -> None:
+    with run_on(hosts, tmp_path, of=ADDING_UP) as running:
+        (other,) = {"worker-0", "worker-1"} - {victim}
+        misses_it, silent = task(hosts, other), agent(hosts, NODE_OF[victim])
+        os.kill(silent, signal.SIGSTOP)
+        try:
+            os.kill(task(hosts, victim), signal.SIGKILL)
+            assert wait_until_gone([misses_it], 5.0) == []
+        finally:
+            os.kill(silent, signal.SIGCONT)
+        done = ended(running, 5.0)
+    assert done.status == 1
+    words = f"{victim.replace('-', ' ')} ended with signal 9 in the middle of the run (killed,"
+    said_of(done, **{f"node{NODE_OF[victim]}": words})
+    assert_nothing_left(hosts)
+    assert record_of(tmp_path)[1] == {"worker-0", "worker-1"}
 
 
 @pytest.mark.parametrize(("victim", "until"), [("worker-1", IMPORTING), ("ps-0", MEASURING)])
