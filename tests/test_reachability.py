@@ -5,6 +5,7 @@ No host has iptables; a rule of the routing tables that drops what comes in does
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -15,7 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults import REMOTE, SMALL, assert_nothing_left, reach, run_to_end, said_of
+from command import Running
+from faults import (
+    REMOTE,
+    SMALL,
+    assert_nothing_left,
+    ended,
+    nodes_and_config,
+    reach,
+    run_to_end,
+    said_of,
+)
 from hosts import NamespaceHosts
 from test_strategies import Quiet
 
@@ -122,6 +133,29 @@ def test_a_firewall_between_two_nodes_is_noticed_before_tensorflow_starts(
     (record,) = tmp_path.glob("logs/runs/*/run.json")
     assert '"status": "failed"' in record.read_text()
     assert '"startup": []' in record.read_text(), "no task was started"
+    assert_nothing_left(hosts)
+
+
+def test_a_port_that_somebody_takes_after_the_greeting_is_noticed_before_tensorflow_starts(
+    hosts: NamespaceHosts, tmp_path: Path
+) -> None:
+    # The agent of node0 starts late: node1 has offered its ports by then, and a server takes one.
+    late, go = hosts.path(0, "/tmp/late"), hosts.path(0, "/tmp/go")
+    wait = '[ "$1" != -m ] || read -r line </tmp/go'
+    late.write_text(f'#!/bin/sh\n{wait}\nexec {sys.executable} "$@"\n')
+    late.chmod(0o755)
+    os.mkfifo(go)
+    where = nodes_and_config(hosts, tmp_path, 1, keys={0: "python=/tmp/late"})
+    with Running(*SMALL, *where, cwd=tmp_path) as running:
+        running.wait_for("node1: TensorFlow")
+        with program(hosts, 1, SILENT, host=ANYWHERE, port=2222):
+            go.write_text("\n")
+            done = ended(running, 15.0)
+    said_of(done, node1=("port 2222 of it cannot be listened on", "--port-base"))
+    assert done.status == 1
+    (record,) = tmp_path.glob("logs/runs/*/run.json")
+    assert '"startup": []' in record.read_text(), "no task was started"
+    go.unlink()
     assert_nothing_left(hosts)
 
 
