@@ -146,7 +146,12 @@ def _is_out_of_memory(text: str) -> bool:
 
 
 def _less_memory(plan: RunPlan) -> str:
-    return f"a smaller batch than -b {plan.job.batch_size}"
+    training, batch = plan.job.training, plan.job.batch_size
+    if training is None:
+        return f"a smaller batch than -b {batch}"
+    if training.evaluate:
+        return f"a smaller test_batch_size than {training.evaluation_batch_size}"
+    return f"a smaller train_batch_size: each worker has {batch} images a step"
 
 
 def _where_to_look(role: str, index: int) -> str:

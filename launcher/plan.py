@@ -34,6 +34,9 @@ from launcher.tasks import (
 )
 from perftest.protocol import VERSION, Cluster, Greet, Hello, Job, PortRequest
 
+# What a training has instead of an option.
+_KEYS_OF_TRAININGS = {"--backup-workers": "num_hot_spares", "--async": "mode async"}
+
 
 def check_options(options: Options, nodes: int) -> None:
     """Raises PlanError for options that contradict each other, before any node is asked."""
@@ -45,11 +48,7 @@ def check_options(options: Options, nodes: int) -> None:
             "-n 1 -g 1, or another --strategy",
         )
     _check_strategy(options)
-    if options.backup_workers >= workers:
-        raise PlanError(
-            f"--backup-workers {options.backup_workers} leaves none of {workers} to wait for",
-            f"--backup-workers {workers - 1} or less",
-        )
+    _check_updates(options, workers)
     in_lockstep = options.synchronous and not options.backup_workers
     is_measurement = options.training is None
     if is_measurement and not in_lockstep and options.measured_steps < workers:
@@ -61,10 +60,20 @@ def check_options(options: Options, nodes: int) -> None:
     check_computing(options)
     if not math.isfinite(options.learning_rate):
         raise PlanError(f"--learning-rate {options.learning_rate} is not a number", "0.01")
+
+
+def _check_updates(options: Options, workers: int) -> None:
+    """Raises PlanError for contradictions in whose gradients an update waits for."""
+    spares, asynchronous = _called(options, "--backup-workers"), _called(options, "--async")
+    if options.backup_workers >= workers:
+        raise PlanError(
+            f"{spares} {options.backup_workers} leaves none of {workers} to wait for",
+            f"{spares} {workers - 1}{' or less' if workers > 1 else ''}",
+        )
     if options.backup_workers and not options.synchronous:
-        raise PlanError("--backup-workers has no meaning with --async", "leave out one of the two")
+        raise PlanError(f"{spares} has no meaning with {asynchronous}", "leave out one of the two")
     if options.aggregation == ON_NODE and not may_aggregate(options):
-        other = "--backup-workers" if options.backup_workers else "--async"
+        other = spares if options.backup_workers else asynchronous
         raise PlanError(
             f"--aggregate node has no meaning with {other}, where every worker's gradients count "
             "by themselves",
@@ -83,6 +92,11 @@ def _check_strategy(options: Options) -> None:
             "--gradient-dtype": options.gradient_dtype != "fp32",
         }
         for option, is_given in given.items():
+            if is_given and options.training is not None and options.strategy == SINGLE:
+                raise PlanError(
+                    f"{option} has no meaning with one worker alone, which trains in one process",
+                    f"leave out {option}, or -g 2 for two workers",
+                )
             if is_given:
                 raise PlanError(
                     f"{option} has no meaning with {_how(options.strategy)}",
@@ -93,6 +107,11 @@ def _check_strategy(options: Options) -> None:
             f"--communication has no meaning with {_how(options.strategy)}",
             "leave out --communication, or --strategy all_reduce",
         )
+
+
+def _called(options: Options, option: str) -> str:
+    """What the person who asked calls an option: for some, a training has a key."""
+    return option if options.training is None else _KEYS_OF_TRAININGS[option]
 
 
 def _how(strategy: str) -> str:

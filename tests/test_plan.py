@@ -213,7 +213,42 @@ def test_the_nodes_file_can_limit_a_node_s_gpus() -> None:
     assert plan([hello(gpus=gpus(8))], where).device == "cpu"
 
 
-# What contradicts itself.
+# What contradicts itself. A training is told the keys that it has, and not what `run` calls them.
+
+OF_TRAININGS: list[tuple[dict[str, Any], int, str]] = [
+    (
+        {"backup_workers": 2},
+        2,
+        "num_hot_spares 2 leaves none of 2 to wait for. Try: num_hot_spares",
+    ),
+    (
+        {"backup_workers": 1},
+        1,
+        "num_hot_spares 1 leaves none of 1 to wait for. Try: num_hot_spares 0",
+    ),
+    (
+        {"backup_workers": 1, "synchronous": False},
+        2,
+        "num_hot_spares has no meaning with mode async",
+    ),
+    (
+        {"aggregation": "node", "synchronous": False},
+        2,
+        "--aggregate node has no meaning with mode async",
+    ),
+    (
+        {"aggregation": "node", "backup_workers": 1},
+        2,
+        "--aggregate node has no meaning with num_hot_spares",
+    ),
+    (
+        {"aggregation": "node", "strategy": "single"},
+        1,
+        "--aggregate has no meaning with one worker alone, which trains in one process. "
+        "Try: leave out --aggregate, or -g 2 for two workers",
+    ),
+    ({"gradient_dtype": "bf16", "strategy": "single"}, 1, "dtype has no meaning with one worker"),
+]
 
 
 @pytest.mark.parametrize(
@@ -243,6 +278,10 @@ def test_the_nodes_file_can_limit_a_node_s_gpus() -> None:
         ({"strategy": "input_only", "precision": "bf16"}, 1, "--precision has no meaning with"),
         ({"strategy": "input_only", "xla": "on"}, 1, "--xla on has no meaning with --input-only"),
         ({"training": TRAINING, "precision": "fp16"}, 1, "--precision fp16 is for measurements"),
+        *(
+            (({"training": TRAINING, **changes}), count, says)
+            for changes, count, says in OF_TRAININGS
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(

@@ -53,6 +53,7 @@ from perftest.protocol import (
     StepTimes,
     Stop,
     TracePiece,
+    Training,
 )
 
 NODES = [Node(f"host{i}", f"node{i}", f"nodes, line {i + 1}") for i in range(2)]
@@ -341,6 +342,23 @@ def test_what_is_or_may_be_want_of_memory_is_called_that(what: object) -> None:
     error = failure(starting_then(lambda node: node.say(what)))
     assert "out of memory)" in error.reason
     assert "a smaller batch than -b 32" in error.mend
+
+
+@pytest.mark.parametrize(
+    ("is_evaluation", "words"),
+    [
+        (False, "a smaller train_batch_size: each worker has 32 images a step"),
+        (True, "a smaller test_batch_size than 8"),
+    ],
+)
+def test_a_training_that_wants_memory_is_told_the_key_of_its_batch(
+    is_evaluation: bool, words: str
+) -> None:
+    training = Training(1, 1, 1, 0, 8, "/out", False, False, is_evaluation, "")
+    script = starting_then(lambda node: node.say(Exited("r", "worker", 1, None, 9, ())))
+    with pytest.raises(NodeError) as caught:
+        play(ScriptedTransport(good, node1=script), training=training)
+    assert words in caught.value.mend
 
 
 def test_a_stopped_task_is_named_when_another_does_not_get_on() -> None:

@@ -46,7 +46,7 @@ def find(path: str, kind: str, suffixes: Sequence[str] = ()) -> dict[str, list[P
         raise DataError(
             f"{Path(path).expanduser()}: no {kind} files{what} with train, val or test "
             "in their names",
-            f"--data {kind}:DIR with the directory of such files",
+            f"--data {kind}:DIR, or --input DIR, with the directory of such files",
         )
     return found
 
