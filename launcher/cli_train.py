@@ -122,7 +122,13 @@ def train(
 
 @click.command()
 @_config_option
-@click.option("--checkpoint", metavar="ID", default="", help="[default: the newest]")
+@click.option(
+    "--checkpoint",
+    metavar="ID",
+    default="",
+    help="A name as training prints it, epoch-0003 say, or best: the one of the best validation. "
+    "[default: the newest]",
+)
 @_folders
 @options.where_options
 @options.logs_option
@@ -134,7 +140,9 @@ def evaluate(argv: Sequence[str], config_path: Path, checkpoint: str, **values: 
     One process on the first node, which is where a training keeps its checkpoints.
     """
     if not checkpoint.isprintable() or "/" in checkpoint or len(checkpoint) > 100:
-        raise UsageError(f"--checkpoint {checkpoint[:60]!a} is no checkpoint's name", "epoch-0001")
+        raise UsageError(
+            f"--checkpoint {checkpoint[:60]!a} is no checkpoint's name", "epoch-0001, or best"
+        )
     config = _read(config_path, values, {}).with_training(evaluate=True, checkpoint=checkpoint)
     config = config.with_training(evaluation_batch_size=config.test_batch_size)
     config = replace(config, options=replace(config.options, backup_workers=0, synchronous=True))
@@ -144,7 +152,7 @@ def evaluate(argv: Sequence[str], config_path: Path, checkpoint: str, **values: 
 def _read(path: Path, values: dict[str, Any], given: dict[str, Any]) -> TrainConfig:
     """The configuration in a file, with what the command line says instead."""
     for key, option in (("inputpath", "input_dir"), ("outputpath", "output_dir")):
-        if values[option]:
+        if values[option] is not None:
             given[key] = values[option]
     if values["device"]:
         given["arch"] = values["device"]

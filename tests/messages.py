@@ -16,6 +16,7 @@ _ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind,
 _PLACES = {
     **{name: int(issubclass(kind, errors.NodeError)) for name, kind in _ERRORS.items()},
     "Finding": 3,
+    "ConfigError": 0,  # a UsageError that is at home in launcher/training
     # What a task or an agent says stands in the message of a TaskFailed or a NodeError.
     **dict.fromkeys(("AgentFailed", "Failed", "RuntimeError", "DataError"), 0),
     **dict.fromkeys(("CheckpointError", "TrainingDiverged"), 0),

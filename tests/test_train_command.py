@@ -172,7 +172,16 @@ def test_data_that_is_not_there_is_told_by_its_folder(tmp_path: Path) -> None:
         (("--config", "nothing.json"), "nothing.json: No such file"),
         (("--config", "bad.json"), "unknown key 'learning_rat'"),
         (("--config", "good.json", "-g", 3), "train_batch_size 32 cannot be shared out evenly"),
-        (("--config", "good.json", "-h", "nodes"), "inputpath 'data' is relative"),
+        (("--config", "good.json", "-h", "nodes"), "good.json: inputpath 'data' is relative"),
+        (
+            ("--config", "good.json", "-h", "nodes", "--input", "x"),
+            "runtest: --input 'x' is relative",
+        ),
+        (("--config", "spares.json", "-g", 2), "num_hot_spares 2 leaves none of 2 to wait for"),
+        (("--config", "good.json", "--aggregate", "node"), "no meaning with one worker alone"),
+        (("--config", "good.json", "--gradient-dtype", "bf16"), "-g 2 for two workers"),
+        (("--config", "good.json", "--dummy-data", "--stage", "fast"), "--stage has no meaning"),
+        (("--config", "good.json", "--dummy-data", "--input", "data"), "--input has no meaning"),
     ],
 )
 def test_a_mistake_is_told_before_any_node_is_asked(
@@ -180,8 +189,16 @@ def test_a_mistake_is_told_before_any_node_is_asked(
 ) -> None:
     write_config(tmp_path, inputpath="data").rename(tmp_path / "good.json")
     write_config(tmp_path, learning_rat=1).rename(tmp_path / "bad.json")
+    write_config(tmp_path, num_hot_spares=2).rename(tmp_path / "spares.json")
     (tmp_path / "nodes").write_text("a a\n")
     done = runtest("train", *argv, cwd=tmp_path)
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+    for option in ("--backup-workers", "--strategy", "--async"):
+        assert option not in done.stderr, "train has no such option"
+
+
+def test_the_help_of_evaluate_says_what_a_checkpoint_is_called(tmp_path: Path) -> None:
+    said = " ".join(runtest("evaluate", "--help", cwd=tmp_path).stdout.split())
+    assert "--checkpoint ID A name as training prints it, epoch-0003 say, or best:" in said

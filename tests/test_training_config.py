@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.training.config import KEYS, ConfigError, TrainConfig, parse
+import models
+from launcher.training.config import KEYS, WITH_DROPOUT, ConfigError, TrainConfig, parse
+from launcher.training.config_file import read_config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LEAST: dict[str, Any] = {
@@ -41,6 +43,7 @@ def test_a_shipped_configuration_can_be_read(path: Path) -> None:
     config = parse(path.read_text(), path.name)
     assert config.options.training is not None
     assert config.notes == ()
+    assert config.training.output == f"trained/{path.stem}", "no other one's checkpoints are there"
 
 
 def test_a_shape_is_understood_in_either_order() -> None:
@@ -97,6 +100,7 @@ def test_samples_are_limited_by_their_number_or_by_steps() -> None:
     data = read(trainsamples=1000, validation_max_steps=3, validation_batch_size=10).options.data
     assert (data.train_samples, data.validation_samples, data.test_samples) == (1000, 30, 0)
     assert read(test_max_steps=-1).options.data.test_samples == 0
+    assert read(validation_max_steps=0).options.data.validation_samples == 0, "all, as with -1"
 
 
 def test_arch_decides_on_device_and_threads() -> None:
@@ -109,7 +113,41 @@ def test_what_is_not_built_is_refused_with_the_reason() -> None:
     assert "groups of workers" in refused(fully_sync_fraction=0.5)
     assert "always measured" in refused(time=False)
     assert "async" in refused(mode="async", num_hot_spares=1)
-    assert "no meaning with the model deepmnist" in refused(model="deepmnist", num_layers=2)
+    words = refused(model="deepmnist", input_shape=None, num_layers=2)
+    assert "num_layers has no meaning with the model deepmnist" in words
+
+
+def test_a_file_for_kfac_is_refused_for_that_and_for_no_mistyped_key() -> None:
+    words = refused(
+        optimizer="KFAC", cov_ema_decay=0.95, damping=0.001, kfac_inv_update_frequency=50
+    )
+    assert (
+        "c.json: optimizer KFAC, the key cov_ema_decay, the key damping, the key "
+        "kfac_inv_update_frequency: the optimizer KFAC of the older program is not built" in words
+    )
+    assert 'Try: "optimizer": "ADAM"' in words
+    assert "c.json: the key damping: the optimizer KFAC" in refused(damping=0.001)
+
+
+def test_the_network_of_the_older_program_needs_a_shape_that_its_name_does_not_deny() -> None:
+    words = refused(model="hep_cnn_224", input_shape=None)
+    assert 'input_shape is missing. Try: "input_shape": [3, 224, 224]' in words
+    assert "[3, 64, 64]" in refused(input_shape=None)
+    words = refused(model="hep_cnn_224", input_shape=[3, 64, 64])
+    assert "hep_cnn_224 is not that of images of 64 × 64, hep_cnn_64" in words
+    assert read(model="hep_cnn_224", input_shape=[3, 224, 224]).options.image_shape[0] == 224
+    assert read(model="hep_cnn_64", input_shape=[3, 32, 32]).options.model == "hep_cnn_64"
+
+
+def test_dropout_p_is_for_the_models_that_have_some() -> None:
+    words = refused(model="resnet50", input_shape=None, dropout_p=0.3)
+    assert "dropout_p has no meaning with the model resnet50. Try: leave out dropout_p" in words
+    assert read(model="resnet50", input_shape=None).options.model_options == {}
+    for model in WITH_DROPOUT:
+        options = read(model=model, input_shape=None, dropout_p=0.3).options.model_options
+        assert options == {"dropout": 0.3}
+    other = [name for name in models.names() if not name.startswith("hep_cnn")]
+    assert [name for name in other if "dropout" in models.find(name).options] == [*WITH_DROPOUT]
 
 
 def test_an_unknown_key_is_told_with_the_nearest_known_one() -> None:
@@ -137,12 +175,56 @@ def test_layers_that_leave_nothing_of_the_image_are_refused() -> None:
 def test_what_has_no_part_is_noted() -> None:
     assert "momentum" in read(momentum=0.9, optimizer="ADAM").notes[0]
     assert "NCHW" in read(conv_params={"data_format": "NCHW"}).notes[0]
+    (note,) = read(num_fc_units=128, scaling_improvements=True).notes
+    assert note == "num_fc_units has no part with scaling_improvements true"
+    assert read(num_fc_units=128).notes == read(scaling_improvements=True).notes == ()
 
 
 def test_the_command_line_goes_before_the_file() -> None:
     config = parse(json.dumps(LEAST), "c.json", {"num_epochs": 9, "restart": True})
     assert config.training.epochs == 9
     assert config.training.restart
+
+
+def refused_file(
+    path: Path, given: dict[str, Any] | None = None, stage: str = "", **changes: Any
+) -> str:
+    """What is said of a configuration in a file, for nodes that are not this machine."""
+    path.write_text(json.dumps({**LEAST, **changes}))
+    with pytest.raises(ConfigError) as caught:
+        read_config(path, given, stage, is_local=False)
+    return str(caught.value)
+
+
+def test_a_relative_folder_of_nodes_is_blamed_on_who_named_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    words = refused_file(path, inputpath="data", outputpath="out")
+    assert words.startswith(f"{path}: inputpath 'data' is relative")
+    assert words.endswith("Try: --input DIR --output DIR, each beginning with / or ~/")
+    words = refused_file(path, {"inputpath": "there"})
+    assert words.startswith("--input 'there' is relative"), "the file's inputpath is a good one"
+    assert words.endswith("Try: --input DIR, each beginning with / or ~/")
+    words = refused_file(path, {"inputpath": "/there"}, outputpath="out")
+    assert words.startswith(f"{path}: outputpath 'out' is relative")
+    assert refused_file(path, stage="fast").startswith("--stage 'fast' is relative")
+
+
+def test_a_value_of_an_option_is_blamed_on_the_option(tmp_path: Path) -> None:
+    words = refused_file(tmp_path / "c.json", {"inputpath": "a\nb"})
+    assert words.startswith("--input must be a text of printable characters")
+    words = refused_file(tmp_path / "c.json", {"num_epochs": 1 << 40})
+    assert words.startswith("--epochs must be a whole number")
+
+
+def test_synthetic_images_have_no_folder_to_read_or_copy(tmp_path: Path) -> None:
+    path, dummy = tmp_path / "c.json", {"data": "synthetic"}
+    assert "--stage has no meaning with --dummy-data" in refused_file(path, dummy, stage="/fast")
+    words = refused_file(path, {**dummy, "inputpath": "/data"})
+    assert "--input has no meaning with --dummy-data: synthetic images are on no disk" in words
+    words = refused_file(path, stage="/fast", data="synthetic")
+    assert f"--stage has no meaning with data synthetic of {path}" in words
+    path.write_text(json.dumps({**LEAST, "inputpath": "nowhere"}))
+    assert read_config(path, dummy, is_local=False).options.data.path == "", "the file may name one"
 
 
 def said_of(text: str) -> str:

@@ -19,6 +19,8 @@ _HEP_KEYS = (
     "input_shape",
 )
 _DATA_OF_MODEL = {"deepmnist": "mnist"}
+# Besides the network of the older program; the others have no share to leave out.
+WITH_DROPOUT = ("alexnet", "deepmnist")
 _WITH_MOMENTUM = ("momentum", "rmsprop")
 
 
@@ -94,6 +96,8 @@ def parse(content: str, where: str, given: Mapping[str, Any] | None = None) -> T
     optimizer = values["optimizer"].lower()
     if "momentum" in named and optimizer not in _WITH_MOMENTUM:
         notes.append(f"momentum has no part in {values['optimizer']}")
+    if "num_fc_units" in named and values["scaling_improvements"]:
+        notes.append("num_fc_units has no part with scaling_improvements true")
     arch = values["arch"].lower()
     intra, inter = _THREADS.get(arch, (0, 0))
     batch = values["train_batch_size"]
@@ -136,12 +140,23 @@ def _refuse(values: Mapping[str, Any], where: str) -> None:
 
 def _check_model(values: Mapping[str, Any], named: set[str], where: str) -> None:
     model = values["model"]
-    if not model and values["input_shape"] is None:
-        raise ConfigError(f"{where}: the key input_shape is missing", '"input_shape": [3, 64, 64]')
-    if model and not model.startswith("hep_cnn"):
-        for key in _HEP_KEYS:
-            if key in named:
-                raise ConfigError(f"{where}: {key} has no meaning with the model {model}")
+    if _is_hep(model):
+        if values["input_shape"] is None:
+            side = 224 if model == "hep_cnn_224" else 64
+            raise ConfigError(
+                f"{where}: the key input_shape is missing", f'"input_shape": [3, {side}, {side}]'
+            )
+        return
+    for key in _HEP_KEYS if model in WITH_DROPOUT else (*_HEP_KEYS, "dropout_p"):
+        if key in named:
+            raise ConfigError(
+                f"{where}: {key} has no meaning with the model {model}", f"leave out {key}"
+            )
+
+
+def _is_hep(model: str) -> bool:
+    """Whether a value of the key `model` means the network of the older program."""
+    return not model or model.startswith("hep_cnn")
 
 
 def _network(
@@ -149,10 +164,16 @@ def _network(
 ) -> tuple[str, tuple[int, ...], dict[str, float | int | bool | str]]:
     """The model's name, its image shape where it is not the model's own, and its options."""
     model = values["model"]
-    if model and not model.startswith("hep_cnn"):
-        return model, (), {"dropout": float(values["dropout_p"])} if model == "deepmnist" else {}
-    height, width, channels = _channels_last(values["input_shape"] or [3, 64, 64])
+    if not _is_hep(model):
+        return model, (), {"dropout": float(values["dropout_p"])} if model in WITH_DROPOUT else {}
+    height, width, channels = _channels_last(values["input_shape"])
     large = (height, width) == (224, 224)
+    name = "hep_cnn_224" if large else "hep_cnn_64"
+    if model not in ("", name):
+        raise ConfigError(
+            f"{where}: the model {model} is not that of images of {height} × {width}, {name}",
+            "leave out model, or another input_shape",
+        )
     conv = values["conv_params"]
     if conv["data_format"].upper() == "NCHW":
         notes.append("data_format NCHW is that of the files; it is computed in NHWC")
@@ -160,7 +181,7 @@ def _network(
     pooled = values["scaling_improvements"]
     _check_size(min(height, width), layers, conv, where)
     return (
-        model or ("hep_cnn_224" if large else "hep_cnn_64"),
+        name,
         (height, width, channels),
         {
             "num_layers": layers,
@@ -197,7 +218,9 @@ def _check_size(side: int, layers: int, conv: Mapping[str, Any], where: str) -> 
 def _data(values: Mapping[str, Any], model: str, where: str) -> Data:
     kind = values["data"].lower() or _DATA_OF_MODEL.get(model, "hdf5")
     if not values["inputpath"] and kind != SYNTHETIC:
-        raise ConfigError(f"{where}: the key inputpath is missing", "the folder of the data")
+        raise ConfigError(
+            f"{where}: the key inputpath is missing", "the folder of the data, or --input DIR"
+        )
     return Data(
         kind=kind,
         path=values["inputpath"] if kind != SYNTHETIC else "",

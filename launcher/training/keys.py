@@ -139,13 +139,21 @@ KEYS: dict[str, Key] = {
     "restart": Key(truth, False),
 }
 
+# The options of the command that go before a key, where they take a value of one's own.
+OPTIONS = {"inputpath": "--input", "outputpath": "--output", "num_epochs": "--epochs"}
+
+# What the older program had for its optimizer KFAC alone.
+_KFAC = "kfac"
+_KFAC_KEYS = ("cov_ema_decay", "damping", "kfac_inv_update_frequency")
+
 
 def read(content: str, where: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """Every key of a configuration with its value, and those that were named in it.
 
-    What is left out has its default; `given` goes before what the configuration says. Raises
-    ConfigError, with file and key, for what is no JSON object, for a key that is unknown, missing
-    or twice there, and for a value that the key cannot have.
+    What is left out has its default; `given`, from the command line, goes before what the
+    configuration says. Raises ConfigError, with file and key (or with the option), for what is no
+    JSON object, for a key that is unknown, missing or twice there, and for a value that the key
+    cannot have.
     """
     try:
         found = json.loads(content, object_pairs_hook=_object, parse_constant=_constant)
@@ -160,11 +168,28 @@ def read(content: str, where: str, given: Mapping[str, Any]) -> tuple[dict[str, 
         raise ConfigError(f"{where}: no JSON that can be read", "a shallow object") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{where} holds no JSON object", 'begin it with { and keys in ""')
+    _refuse_kfac(found, where)
+    for name, option in OPTIONS.items():
+        if name in given and (wrong := KEYS[name].check(given[name])):
+            raise ConfigError(f"{option} {wrong}, and not {ascii(given[name])[:60]}")
     values = _checked({**found, **given}, KEYS, where, "")
     values["conv_params"] = _checked(
         values["conv_params"] or {}, CONV_PARAMS, where, "conv_params."
     )
     return values, {*found, *given}
+
+
+def _refuse_kfac(found: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError for what is of KFAC alone; a key's nearest neighbour would mislead."""
+    asked = [f"the key {name}" for name in _KFAC_KEYS if name in found]
+    optimizer = found.get("optimizer")
+    if isinstance(optimizer, str) and optimizer.lower() == _KFAC:
+        asked.insert(0, f"optimizer {optimizer}")
+    if asked:
+        raise ConfigError(
+            f"{where}: {', '.join(asked)}: the optimizer KFAC of the older program is not built",
+            '"optimizer": "ADAM", with a learning_rate for it and without the keys of KFAC',
+        )
 
 
 class _Refused(ValueError):
