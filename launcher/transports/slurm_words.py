@@ -19,7 +19,7 @@ _LOST = (
 )
 _REFUSED = ("Unable to", "has expired", "Invalid", "temporarily")
 _MENDS = {
-    "TIME LIMIT": "a job with more --time, or fewer --steps",
+    "TIME LIMIT": "a job with more --time, or fewer steps or epochs",
     "NODE FAILURE": "the same again without that node (--exclude of sbatch and salloc)",
     "PREEMPTION": "the same again, in a partition whose jobs are not preempted",
 }
