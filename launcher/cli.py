@@ -29,6 +29,7 @@ from launcher.cli_status import status
 from launcher.cli_submit import make_submit
 from launcher.cli_sweep import scale, scale_all
 from launcher.cli_train import evaluate, train
+from launcher.counts import NODES
 from launcher.errors import NodesFailed, ResultsError, RunTestError, TaskFailed
 from launcher.jobs.record import write_end
 from launcher.jobs.script import RECORD_VARIABLE
@@ -60,7 +61,7 @@ def main_group() -> None:
 @click.option(
     "-n",
     "--num-nodes",
-    type=click.IntRange(min=1),
+    type=NODES,
     help="How many of the nodes to use. [default: all of the file; 1 on this machine]",
 )
 @options.batch_option

@@ -9,6 +9,7 @@ import click
 
 from launcher import cli_options as options
 from launcher.cli_shared import check_model, find_nodes, prepared
+from launcher.counts import NODES
 from launcher.plan import check_options
 from launcher.terminal import console
 
@@ -20,7 +21,7 @@ from launcher.terminal import console
 @click.option(
     "-n",
     "--num-nodes",
-    type=click.IntRange(min=1),
+    type=NODES,
     help="How many of the nodes to look at. [default: all of the file; 1 on this machine]",
 )
 @options.batch_option

@@ -13,6 +13,7 @@ from launcher.binding_options import OPTIONS as BINDING_OPTIONS
 from launcher.binding_options import make_binding
 from launcher.compute_options import OPTIONS as COMPUTE_OPTIONS
 from launcher.compute_options import make_computing
+from launcher.counts import COUNT, COUNT_OR_NONE, GPUS, NODES
 from launcher.data_options import OPTIONS as DATA_OPTIONS
 from launcher.data_options import make_data, make_strategy
 from launcher.exchange_options import OPTIONS as EXCHANGE_OPTIONS
@@ -24,8 +25,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 # What -h says instead of a file.
 SLURM = Path("slurm")
 DEFAULT_BATCH = 32
-_COUNT = click.IntRange(min=1)
-_COUNT_OR_NONE = click.IntRange(min=0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ where_options = _together(
 batch_option = click.option(
     "-b",
     "--batch-size",
-    type=_COUNT,
+    type=COUNT,
     default=DEFAULT_BATCH,
     show_default=True,
     help="Images per GPU (per worker) and step.",
@@ -105,12 +104,12 @@ sweep_options = _together(
     click.option(
         "-n",
         "--num-nodes",
-        type=_COUNT,
+        type=NODES,
         help="How many of the nodes to use. [default: as many as the largest point needs]",
     ),
     click.option(
         "--repeats",
-        type=_COUNT,
+        type=COUNT,
         default=1,
         show_default=True,
         help="How often to measure every point: all of them once, then all again. From 3 on, the "
@@ -141,7 +140,7 @@ training_options = _together(
     click.option(
         "-g",
         "--gpus-per-node",
-        type=_COUNT,
+        type=GPUS,
         default=1,
         show_default=True,
         help="GPUs (or, without GPUs, workers) on each node.",
@@ -169,14 +168,14 @@ training_options = _together(
     ),
     click.option(
         "--num-ps",
-        type=_COUNT,
+        type=COUNT,
         metavar="N",
         help="Parameter servers. [default: one a node]",
     ),
     *EXCHANGE_OPTIONS,
     click.option(
         "--backup-workers",
-        type=_COUNT_OR_NONE,
+        type=COUNT_OR_NONE,
         default=0,
         show_default=True,
         metavar="K",
@@ -184,14 +183,14 @@ training_options = _together(
     ),
     click.option(
         "--steps",
-        type=_COUNT,
+        type=COUNT,
         default=100,
         show_default=True,
         help="Measured steps.",
     ),
     click.option(
         "--warmup",
-        type=_COUNT_OR_NONE,
+        type=COUNT_OR_NONE,
         default=10,
         show_default=True,
         help="Steps before them, which do not count.",

@@ -20,6 +20,7 @@ from launcher.binding_options import OPTIONS as BINDING_OPTIONS
 from launcher.binding_options import make_binding
 from launcher.cli_shared import print_notes
 from launcher.compute_options import make_computing
+from launcher.counts import COUNT, GPUS, NODES
 from launcher.errors import UsageError
 from launcher.tasks import AUTO, DEFAULT_FIRST_PORT
 from launcher.terminal import console
@@ -73,18 +74,18 @@ def _folders(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @_config_option
-@click.option("-n", "--num-nodes", type=click.IntRange(min=1), help="How many of the nodes to use.")
+@click.option("-n", "--num-nodes", type=NODES, help="How many of the nodes to use.")
 @click.option(
     "-g",
     "--gpus-per-node",
-    type=click.IntRange(min=1),
+    type=GPUS,
     default=1,
     show_default=True,
     help="GPUs (or, without GPUs, workers) on each node.",
 )
-@click.option("--num-ps", type=click.IntRange(min=1), metavar="N", help="Parameter servers.")
+@click.option("--num-ps", type=COUNT, metavar="N", help="Parameter servers.")
 @options.exchange_options
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of its num_epochs.")
+@click.option("--epochs", type=COUNT, help="Instead of its num_epochs.")
 @click.option("--restart", is_flag=True, help="Go on from the newest checkpoint in outputpath.")
 @click.option("--dummy-data", is_flag=True, help="Train on random images, without files.")
 @_folders

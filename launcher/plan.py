@@ -58,6 +58,8 @@ def check_options(options: Options, nodes: int) -> None:
             f"--steps {workers} or more",
         )
     check_computing(options)
+    if math.isnan(options.stall_seconds):
+        raise PlanError(f"--stall-timeout {options.stall_seconds} is not a number", "60")
     if not math.isfinite(options.learning_rate):
         raise PlanError(f"--learning-rate {options.learning_rate} is not a number", "0.01")
 

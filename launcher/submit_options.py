@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from launcher import counts
 from launcher.cli_options import SLURM
 
 # Instead of the options of the same names, which say more where there is no Slurm.
@@ -18,7 +19,7 @@ NODES = click.Option(
 )
 NUM_NODES = click.Option(
     ["-n", "--num-nodes"],
-    type=click.IntRange(min=1),
+    type=counts.NODES,
     help="How many nodes to use. [default: those of the job]",
 )
 DRY_RUN = click.Option(["--dry-run"], is_flag=True, help="Print the scripts, submit nothing.")
@@ -29,7 +30,7 @@ OPTIONS = (
     click.Option(["--account"], metavar="NAME", default="", help="As sbatch has it."),
     click.Option(
         ["--nodes", "job_nodes"],
-        type=click.IntRange(min=1),
+        type=counts.NODES,
         metavar="N",
         help="Nodes of the job. [default: as many as are used; -n, or what the largest point "
         "needs]",

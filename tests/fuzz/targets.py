@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from fuzz import node_targets
+from fuzz import node_targets, option_targets
 from fuzz.bounds import refusing, scratch
 from fuzz.node_targets import HELLO
 from launcher.binding import check_cpu_bind
@@ -133,6 +133,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         *(nodes_file, message, nvidia_smi, ssh_config, known_hosts),
         *(csv_log, steps_csv, sweep_record, lists, bindings),
         *node_targets.TARGETS,
+        *option_targets.TARGETS,
     )
 }
 
@@ -201,4 +202,5 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"mask_cpu:3,0xc",
     ),
     **node_targets.SEEDS,
+    **option_targets.SEEDS,
 }
