@@ -56,9 +56,12 @@ def program(hosts: NamespaceHosts, index: int, name: str, text: str) -> str:
 
 
 def agent_that_prints(hosts: NamespaceHosts, index: int, text: str) -> str:
-    """What passes for an interpreter on that host: it greets as an agent does, and then prints."""
+    """What passes for an interpreter on that host, and is one but for the agent: asked for that, it
+    greets as an agent does, and then prints.
+    """
     head = rf"printf '\n%s\n' '{protocol.MARKER}'"
-    script = f'case "$*" in *perftest.agent*) {head}; {text} ;; esac'
+    script = f'case "$*" in *perftest.agent*) {head}; {text} ;;'
+    script += f' *) exec {sys.executable} "$@" ;; esac'
     return f"python={program(hosts, index, 'printer', script)}"
 
 
