@@ -12,9 +12,17 @@ import tensorflow as tf
 from trainings import OPTIONS, Told, job, run_here, running, training, write_data
 
 from perftest.checkpoints import CheckpointError, Checkpoints
-from perftest.data import DataError
+from perftest.data import DataError, make_mnist, making
 from perftest.keeper import TrainingDiverged
-from perftest.protocol import Data, Optimizer, Phase, Progress, ServersHold, TrainingStarts
+from perftest.protocol import (
+    Data,
+    Optimizer,
+    Phase,
+    Progress,
+    RocCurve,
+    ServersHold,
+    TrainingStarts,
+)
 from perftest.training import build_model, make_batch, step_of
 
 pytestmark = pytest.mark.tensorflow
@@ -230,6 +238,23 @@ def test_the_test_split_is_evaluated_with_any_checkpoint(
 def evaluate(hep: Path, folder: Path, tmp_path: Path, checkpoint: str = "", **changes: Any) -> Told:
     asked = training(folder, evaluate=True, checkpoint=checkpoint)
     return run_here(job(hep, model_options=RICH, training=asked, **changes), tmp_path)
+
+
+def test_digits_are_learnt_and_tested(tmp_path: Path) -> None:
+    """Ten classes, so that there is no ROC curve; benchmarks/learning.py has the whole of it."""
+    (tmp_path / "digits").mkdir()
+    make_mnist.make(tmp_path / "digits", 2800, 1, making.Progress("digits", 2800))
+    data = Data("mnist", str(tmp_path / "digits"))
+    asked = job(model="deepmnist", data=data, batch_size=50, image_shape=(), learning_rate=0.001)
+    asked = replace(asked, model_options={})
+    run_here(replace(asked, training=training(tmp_path / "out", epochs=2)), tmp_path)
+    again = training(tmp_path / "out", evaluate=True)
+    told = run_here(replace(asked, training=again), tmp_path)
+    (found,) = told.validations
+    assert (found.split, found.epoch, found.samples) == ("test", 2, 400)
+    assert found.auc is None
+    assert 0.9 < found.accuracy <= 1.0
+    assert told.of(RocCurve) == []
 
 
 def test_a_checkpoint_that_is_missing_or_foreign_is_named(
