@@ -101,17 +101,17 @@ def _name_of(target: ast.expr) -> str:
     return target.id if isinstance(target, ast.Name) else ""
 
 
-def literals(root: Path, packages: tuple[str, ...]) -> str:
-    """All texts in the source but the docstrings; \0 stands between them and for their values."""
+def literals(root: Path, packages: tuple[str, ...]) -> list[str]:
+    """All texts in the source but the docstrings, and what stands between the values in them."""
     found = []
     for package in packages:
         for path in (root / package).rglob("*.py"):
             for node in _without_docstrings(ast.parse(path.read_text())):
                 if isinstance(node, ast.JoinedStr):
-                    found.append("\0".join(_parts(node)))
+                    found += _parts(node)
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.append(node.value)
-    return "\0".join(found)
+    return found
 
 
 def _without_docstrings(tree: ast.Module) -> Iterator[ast.AST]:
