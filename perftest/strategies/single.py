@@ -213,8 +213,8 @@ def _last_use(parameter: Any, earlier: list[Any]) -> list[Any]:
     """What a large parameter's update waits for: the gradient of the one before it in the network,
     which needs what was propagated back through this one.
 
-    An update of a variable whose value somebody is still to read makes a copy of the whole: AlexNet,
-    whose first fully connected layer has 151 MB, took 580 MiB more memory for it.
+    An update of a variable whose value somebody is still to read makes a copy of all of it:
+    AlexNet, whose first fully connected layer has 151 MB, took 580 MiB more memory for it.
     """
     size = parameter.shape.num_elements() * parameter.dtype.size
     return earlier[-1:] if size >= _LARGE_BYTES else []
