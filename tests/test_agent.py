@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from agents import AgentProcess, alive, wait_until_gone
+from agents import JOB, AgentProcess, alive, wait_until_gone
 
 from perftest import protocol
 from perftest.protocol import (
@@ -25,9 +26,11 @@ from perftest.protocol import (
     Log,
     Paused,
     Phase,
+    Place,
     PortRequest,
     Ready,
     RunEnded,
+    Start,
     Stop,
 )
 
@@ -145,6 +148,19 @@ def test_a_task_that_is_stopped_and_goes_on_is_told(tmp_path: Path) -> None:
         for number, stopped in ((signal.SIGSTOP, True), (signal.SIGCONT, False)):
             os.kill(pid, number)
             assert agent.next(Paused, seconds=3.0) == Paused("r1", "worker", 0, pid, stopped)
+
+
+@pytest.mark.parametrize(("onednn", "says"), [(True, "1"), (False, "0")])
+def test_a_task_is_told_whether_to_use_onednn_whatever_its_node_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onednn: bool, says: str
+) -> None:
+    name = "TF_ENABLE_ONEDNN_OPTS"
+    tells = f"say(protocol.Phase(os.environ.get({name!r}, 'nothing'), 0.0))\n"
+    monkeypatch.setenv(name, "0" if onednn else "1")
+    with AgentProcess(tmp_path, tells) as agent:
+        place = Place("worker", 0, (), None)
+        agent.send(Start("r1", replace(JOB, onednn=onednn), (place,)))
+        assert agent.next(FromTask).message == Phase(says, 0.0)
 
 
 def test_what_a_task_started_is_ended_with_it(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_a_dry_run_over_ssh_shows_the_remote_command(hosts: NamespaceHosts, tmp_
     [
         ["--async", "--num-ps", 2, "-g", 2],
         ["--backup-workers", 1, "-g", 2],
-        ["--strategy", "single"],
+        ["--strategy", "single", "--onednn", "off"],
     ],
     ids=["async", "backup workers", "single"],
 )
@@ -307,6 +307,7 @@ def test_every_way_of_training_gives_a_row_and_json(tmp_path: Path, options: lis
     assert row["images_per_sec"] > 1
     assert row["sync"] == ("--async" not in options)
     assert row["backup_workers"] == (1 if "--backup-workers" in options else 0)
+    assert row["onednn"] == ("off" if "--onednn" in options else "on")
     assert (
         row["parameter_servers"]
         == {"async": 2, "backup-workers": 1, "strategy": 0}[str(options[0])[2:]]

@@ -79,7 +79,8 @@ def steps(outcome: Outcome) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """One process with a batch of 32."""
-    return train(tmp_path_factory.mktemp("alone"), "alone", batch_size=32, strategy="single")
+    way = {"strategy": "single", "profile_steps": 2}
+    return train(tmp_path_factory.mktemp("alone"), "alone", batch_size=32, **way)
 
 
 @pytest.fixture(scope="module")
@@ -182,13 +183,23 @@ def test_the_gradients_of_all_parameters_are_added_up_by_one_operation_a_step(
 def test_two_workers_that_compute_in_fewer_bits_train_as_one_process_but_for_these(
     tmp_path: Path, alone: Outcome, strategy: str, way: dict[str, Any]
 ) -> None:
-    outcome = train(tmp_path, "bits", batch_size=16, gpus_per_node=2, strategy=strategy, **way)
-
+    way = {"strategy": strategy, "profile_steps": 1, **way}
+    outcome = train(tmp_path, "bits", batch_size=16, gpus_per_node=2, **way)
     # The mean of 32 losses: each of 11 or 8 bits, and six updates that differ by as little.
     off = np.abs(losses(outcome) / losses(alone) - 1)
     assert off.max() < 1e-3
     assert off.max() > 2e-6, "these are float32"
     assert outcome.finished[0].skipped_updates == 0
+    assert set(outcome.traces) == {0, 1}
+    compiles = way.get("xla") == "on"
+    assert [is_compiled(path) for path in outcome.traces.values()] == [compiles] * 2
+
+
+def is_compiled(trace: Path) -> bool:
+    """Whether XLA has the convolutions of a traced step; else each is an operation of its own."""
+    kinds = {each.partition(":")[2] for each in events(trace)}
+    assert "ReadVariableOp" in kinds, "operations are traced"
+    return not any("Conv2D" in kind for kind in kinds)  # oneDNN has other names for its own
 
 
 def test_a_worker_that_adds_up_knows_the_time_of_its_own_part(adding_up: Outcome) -> None:
@@ -196,6 +207,13 @@ def test_a_worker_that_adds_up_knows_the_time_of_its_own_part(adding_up: Outcome
     measured = table[table["phase"] == "measured"]
     assert (measured["compute_seconds"] > 0).all()
     assert (measured["compute_seconds"] < measured["seconds"] * 1.05).all()
+
+
+def test_a_process_by_itself_is_traced_if_asked(alone: Outcome) -> None:
+    assert set(alone.traces) == {0}
+    assert steps_traced(alone.traces[0]) == 2
+    assert not is_compiled(alone.traces[0])
+    assert len(alone.records) == 6, "and these steps are in no figure"
 
 
 def test_every_worker_that_adds_up_is_traced_if_asked(adding_up: Outcome) -> None:
