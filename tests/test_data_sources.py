@@ -40,6 +40,7 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         write_tfrecords(folder / "train-00000-of-00002", 29)
         write_tfrecords(folder / "train-00001-of-00002", 12)
         write_tfrecords(folder / "validation-00000-of-00001", 7)
+        write_tfrecords(folder / "test-00000-of-00001", 9)
     else:
         kind = "hdf5"
         more = {"chunks": (4, 3, 8, 8), "compression": "gzip"} if request.param == "chunked" else {}
@@ -121,6 +122,16 @@ def test_no_more_samples_are_used_than_asked_for(tmp_path: Path) -> None:
     assert source.samples(TRAIN) == 25
     assert len(set(epoch(source, TRAIN, 4, 2)[0]) | set(epoch(source, TRAIN, 4, 2)[1])) == 25
     assert source.samples(TEST) == 0
+
+
+def test_of_any_split_no_more_samples_are_used_than_asked_for(files: Any) -> None:
+    kind = type(files).__module__.rpartition(".")[2]
+    few = {TRAIN: 35, VALIDATION: 3, TEST: 2}
+    limits = {f"{split}_samples": most for split, most in few.items()}
+    source = load(kind, Path(files.path), **limits)
+    for split, most in few.items():
+        assert files.samples(split) > most, "otherwise this could not fail"
+        assert len(epoch(source, split, 8, 1)[0]) == source.samples(split) == most
 
 
 def test_mnist_may_be_gzipped_or_not(tmp_path: Path) -> None:

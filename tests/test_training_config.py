@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 import models
 from launcher.training.config import KEYS, WITH_DROPOUT, ConfigError, TrainConfig, parse
 from launcher.training.config_file import read_config
+from perftest.protocol import Data
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 LEAST: dict[str, Any] = {
@@ -101,6 +103,62 @@ def test_samples_are_limited_by_their_number_or_by_steps() -> None:
     assert (data.train_samples, data.validation_samples, data.test_samples) == (1000, 30, 0)
     assert read(test_max_steps=-1).options.data.test_samples == 0
     assert read(validation_max_steps=0).options.data.validation_samples == 0, "all, as with -1"
+
+
+TRAINING, DATA, OPTIONS = "training", "options.data", "options"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "field", "becomes"),
+    [
+        ("learning_rate", 0.25, (OPTIONS, "learning_rate"), 0.25),
+        ("train_batch_size", 96, (OPTIONS, "batch_size"), 96),
+        ("inputpath", "/events", (DATA, "path"), "/events"),
+        ("data", "tfrecord", (DATA, "kind"), "tfrecord"),
+        ("trainsamples", 500, (DATA, "train_samples"), 500),
+        ("validation_samples", 70, (DATA, "validation_samples"), 70),
+        ("test_samples", 80, (DATA, "test_samples"), 80),
+        ("validation_max_steps", 2, (DATA, "validation_samples"), 128),
+        ("test_max_steps", 3, (DATA, "test_samples"), 192),
+        ("num_epochs", 8, (TRAINING, "epochs"), 8),
+        ("outputpath", "/kept", (TRAINING, "output"), "/kept"),
+        ("display_interval", 7, (TRAINING, "display_interval"), 7),
+        ("save_interval", 4, (TRAINING, "save_interval"), 4),
+        ("validation_interval", 9, (TRAINING, "validation_interval"), 9),
+        ("validation_batch_size", 48, (TRAINING, "evaluation_batch_size"), 48),
+        ("create_summary", False, (TRAINING, "summaries"), False),
+        ("restart", True, (TRAINING, "restart"), True),
+        ("test_batch_size", 24, ("", "test_batch_size"), 24),
+    ],
+)
+def test_a_key_becomes_its_field_and_no_other(
+    key: str, value: Any, field: tuple[str, str], becomes: Any
+) -> None:
+    plain, changed = fields(read()), fields(read(**{key: value}))
+    assert plain[field] != becomes, "otherwise this could not fail"
+    assert changed[field] == becomes
+    # An evaluation has the batch of the training where it is given none of its own.
+    follow = {(TRAINING, "evaluation_batch_size"), ("", "test_batch_size")}
+    others = {name for name in changed if changed[name] != plain[name]} - {field}
+    assert others == (follow if key == "train_batch_size" else set())
+
+
+def fields(config: TrainConfig) -> dict[tuple[str, str], Any]:
+    """Every field of a configuration, by what it is a field of."""
+    parts: dict[str, Any] = {
+        TRAINING: config.training,
+        DATA: config.options.data,
+        OPTIONS: replace(config.options, training=None, data=Data()),
+        "": replace(config, options=None),  # type: ignore[arg-type]
+    }
+    return {(part, name): value for part in parts for name, value in vars(parts[part]).items()}
+
+
+def test_samples_of_a_test_are_limited_by_steps_of_its_own_batch_or_by_their_number() -> None:
+    steps: dict[str, Any] = {"test_max_steps": 3, "test_batch_size": 10}
+    assert read(**steps).options.data.test_samples == 30
+    assert read(**steps, test_samples=20).options.data.test_samples == 20
+    assert read(**steps, test_samples=99).options.data.test_samples == 30
 
 
 def test_arch_decides_on_device_and_threads() -> None:
