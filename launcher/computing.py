@@ -31,11 +31,16 @@ def check_computing(options: Options) -> None:
 
 
 def check_device(options: Options, device: str) -> None:
-    """Raises PlanError for a precision that the device has not. device: cpu or gpu."""
+    """Raises PlanError for what only GPUs can do, on others. device: cpu or gpu."""
     if options.precision == "tf32" and device != "gpu":
         raise PlanError(
             "--precision tf32 is a way of GPUs to multiply, and this run computes on processors",
             "--precision fp32, or bf16",
+        )
+    if options.communication == "nccl" and device != "gpu":
+        raise PlanError(
+            "--communication nccl is a way between GPUs, and this run computes on processors",
+            "--communication ring, or auto",
         )
 
 

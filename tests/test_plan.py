@@ -275,6 +275,11 @@ OF_TRAININGS: list[tuple[dict[str, Any], int, str]] = [
         ({"backup_workers": 1, "measured_steps": 2}, 3, "--steps 2 is too few for 3 workers"),
         ({"learning_rate": float("nan")}, 1, "--learning-rate nan is not a number"),
         ({"precision": "tf32"}, 1, "--precision tf32 is a way of GPUs to multiply"),
+        (
+            {"strategy": "all_reduce", "communication": "nccl"},
+            2,
+            "--communication nccl is a way between GPUs",
+        ),
         ({"strategy": "input_only", "precision": "bf16"}, 1, "--precision has no meaning with"),
         ({"strategy": "input_only", "xla": "on"}, 1, "--xla on has no meaning with --input-only"),
         ({"training": TRAINING, "precision": "fp16"}, 1, "--precision fp16 is for measurements"),
@@ -311,6 +316,11 @@ def test_precision_onednn_and_threads_are_those_of_every_task() -> None:
     job = plan([hello(gpus=gpus(1))], precision="tf32", **wanted).job
     assert job.precision == "tf32"
     assert {name: getattr(job, name) for name in wanted} == wanted
+
+
+def test_nccl_is_taken_between_gpus() -> None:
+    nodes = [hello(i, gpus=gpus(1)) for i in range(2)]
+    assert plan(nodes, strategy="all_reduce", communication="nccl").job.communication == "nccl"
 
 
 def test_different_versions_of_tensorflow_are_refused_with_the_nodes_that_have_them() -> None:
