@@ -130,7 +130,8 @@ def prepared(
         try:
             display.opening()
             yield session, display
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            session.interrupted(error)
             with session.leaving_on_interrupt():
                 display.interrupted()
             raise

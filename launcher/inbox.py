@@ -19,6 +19,8 @@ _ROOM_BYTES = 16 << 20
 _LEAST_SHARE_BYTES = 16 << 10
 # What a decoded message takes besides its text.
 _MESSAGE_BYTES = 500
+# A signal that comes just before a wait begins is heard of when that wait ends.
+ONE_WAIT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,11 @@ class Inbox:
         Without any time left it does so always: a queue that never runs empty must not hold up
         whoever waits until a deadline for something else.
         """
+        deadline = time.monotonic() + timeout
         with self._lock:
-            if timeout <= 0 or not self._arrived.wait_for(lambda: self._events, timeout):
+            while (left := deadline - time.monotonic()) > 0 and not self._events:
+                self._arrived.wait(min(left, ONE_WAIT_SECONDS))
+            if timeout <= 0 or not self._events:
                 raise queue.Empty
             event, reserved = self._events.popleft()
             self._release(event.node, reserved)

@@ -83,9 +83,11 @@ def execute(
     try:
         run.start()
         run.train()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        session.interrupted(error)
         with session.leaving_on_interrupt():
             observer.interrupted()
+            run.end()
         raise
     finally:
         run.end()
@@ -148,9 +150,10 @@ class _Run:
     def end(self) -> None:
         """Have all agents end the run, and take the logs. Bounded in time; raises nothing new.
 
-        Where not even that is waited for (KeyboardInterrupt), all nodes are let go of.
+        Where not even that is waited for (KeyboardInterrupt), all nodes are let go of. Once is
+        enough.
         """
-        if self._session.is_over:
+        if self._ending or self._session.is_over:
             return
         self._ending = True
         with self._session.leaving_on_interrupt():

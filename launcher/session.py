@@ -22,7 +22,7 @@ from launcher.errors import (
     ProtocolError,
     TensorFlowMissing,
 )
-from launcher.inbox import Event, Inbox
+from launcher.inbox import ONE_WAIT_SECONDS, Event, Inbox
 from launcher.nodes import Node
 from launcher.pairs import Target
 from launcher.parallel import for_each
@@ -78,11 +78,14 @@ class Session:
         self._options = options
         self._channels = [AgentChannel(i, node, self.events) for i, node in enumerate(self.nodes)]
         self._over = threading.Event()
+        self._interrupt: KeyboardInterrupt | None = None
 
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, *_: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self.interrupted(error)
         self.close()
 
     def open(self, greet: Callable[[Node], Greet], observer: SessionObserver) -> None:
@@ -185,9 +188,7 @@ class Session:
             self.broadcast(Stop())
             deadline = time.monotonic() + _CLOSING_SECONDS
             for channel in self._channels:
-                if channel.has_agent and not channel.ended.wait(
-                    max(0.0, deadline - time.monotonic())
-                ):
+                if channel.has_agent and not _ends_by(channel, deadline):
                     channel.kill()
         finally:
             self.abandon()
@@ -208,6 +209,15 @@ class Session:
     def is_over(self) -> bool:
         """Whether all connections were let go of."""
         return self._over.is_set()
+
+    def interrupted(self, error: KeyboardInterrupt) -> None:
+        """Somebody wants to leave. The same exception may come by here again on its way out;
+        another one says so once more, wherever it came from: then all nodes are let go of at once.
+        """
+        if self._interrupt is None:
+            self._interrupt = error
+        elif error is not self._interrupt:
+            self.abandon()
 
     @contextmanager
     def leaving_on_interrupt(self) -> Iterator[None]:
@@ -296,6 +306,12 @@ class Session:
                 if is_time:
                     channel.beat(line)
                 channel.check_silence()
+
+
+def _ends_by(channel: AgentChannel, deadline: float) -> bool:
+    while (left := deadline - time.monotonic()) > 0 and not channel.ended.is_set():
+        channel.ended.wait(min(left, ONE_WAIT_SECONDS))
+    return channel.ended.is_set()
 
 
 def check_hello(node: Node, hello: Hello) -> NodeError | None:
