@@ -261,7 +261,9 @@ class _Run:
             self._keep_finished(node, what.index, message)
 
     def _take_news(self, node: int, role: str, index: int, message: Any) -> None:
-        busy = self._is_measuring and not self._outcome.finished
+        steps = self._plan.job.warmup_steps + self._plan.job.measured_steps
+        # What comes after the last step (traces, the norm of the parameters) is in no figure.
+        busy = self._is_measuring and max(self._counts.values()) < steps
         if problem := self._outcome.servers.take(message, role, index, self._plan, busy):
             error = ProtocolError(self._label(node), f"{role} {index} {problem}")
             self._fail(COMPLAINT, error)

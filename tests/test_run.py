@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -52,6 +52,7 @@ from perftest.protocol import (
     Phase,
     Ready,
     RunEnded,
+    ServerLoad,
     Start,
     StepTimes,
     Stop,
@@ -116,9 +117,10 @@ def play(
     logs: dict[str, bytes] | None = None,
     log: Callable[[str, bytes], None] | None = None,
     observer: Quiet | None = None,
+    nodes: Sequence[Node] = NODES,
     **changes: Any,
 ) -> Outcome:
-    """One run of 1 + 2 steps on two nodes with one worker each."""
+    """One run of 1 + 2 steps on nodes with one worker each."""
     asked = Options(model="deepmnist", warmup_steps=1, measured_steps=2, **changes)
     outcome = Outcome()
     kept = logs if logs is not None else {}
@@ -126,7 +128,7 @@ def play(
     def keep(name: str, data: bytes) -> None:
         kept[name] = kept.get(name, b"") + data
 
-    with Session(NODES, transport, NodeOptions("", "python3"), "s") as session:
+    with Session(nodes, transport, NodeOptions("", "python3"), "s") as session:
         session.open(lambda node: greeting(asked, node, "s"), Quiet())
         plan = make_plan(asked, session.nodes, session.hellos)
         execute(session, plan, "r", observer or Quiet(), log or keep, outcome)
@@ -162,6 +164,26 @@ class Impatient(Quiet):
             return self._trace
         sys.settrace(None)
         raise KeyboardInterrupt
+
+
+def test_a_servers_load_is_that_of_measured_steps_and_not_of_what_comes_after_them() -> None:
+    def script(node: Played) -> None:
+        node.greet()
+        node.hear(Start)
+        load = FromTask("r", "ps", 0, ServerLoad(9.0, 1.0))
+        node.say(FromTask("r", "worker", 0, steps(0, 1, False)))
+        node.say(load)
+        node.say(FromTask("r", "worker", 0, Ready()))
+        node.hear(Go)
+        node.say(FromTask("r", "worker", 0, steps(1, 1, True)))
+        node.say(FromTask("r", "ps", 0, ServerLoad(0.5, 1.0)))
+        node.say(FromTask("r", "worker", 0, steps(2, 1, True)))
+        node.say(load)
+        node.say(FromTask("r", "worker", 0, Finished(10, None, "CPU")))
+        end(node)
+
+    outcome = play(ScriptedTransport(script), nodes=NODES[:1])
+    assert outcome.servers.loads == {0: (0.5, 1.0)}
 
 
 @pytest.mark.parametrize("lines", [*range(40), 60, 90])
