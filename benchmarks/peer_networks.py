@@ -1,6 +1,7 @@
 """Networks as tf_cnn_benchmarks has them where ours differ.
 
-peers.py puts this into a copy of the program as `models/peer_networks.py`.
+peers.py puts this into a copy of the program as `models/peer_networks.py`; limits.py, which runs in
+one process with ours, calls `make_known`.
 
 Its AlexNet takes 227 × 227 images, begins with a VALID convolution, does not normalise, and has 384
 channels in its fourth convolution (the paper's layers in one tower, as
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import models
 from models import ModelSpec
 
 if TYPE_CHECKING:
@@ -38,3 +40,9 @@ def build(image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
 
 
 MODELS = (ModelSpec("alexnet_tf_cnn", build, (227, 227, 3), 1000),)
+
+
+def make_known() -> None:
+    """Let this process's `models` find them beside its own."""
+    own = models._specs
+    models._specs = lambda: {**own(), **{spec.name: spec for spec in MODELS}}
