@@ -4,7 +4,8 @@
         [--faster 1.15]
     python benchmarks/limits.py --side-by-side 2 [--model resnet50] [--batch 8] [--steps 10]
 
-Every figure of "What bounds a step" in docs/performance.md is printed here. MODEL is a name that
+What "What bounds a step" in docs/performance.md says of this machine and of our step is printed
+here; what it says of another program is from peers.py and peers_cluster.py. MODEL is a name that
 `runtest -m` takes, or `alexnet_tf_cnn`, which is tf_cnn_benchmarks' AlexNet (peer_networks.py).
 
 Three rates of the machine are measured: the product of two matrices of 2048 × 2048 in fp32, a 3 × 3
