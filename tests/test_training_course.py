@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from test_plan import hello, nodes
 
 from launcher.errors import ResultsError
 from launcher.plan import make_plan
-from launcher.results.roc import write_roc
+from launcher.results.roc import _CUT, write_roc
 from launcher.stall import StallWatch
 from launcher.tasks import Options
 from launcher.training.course import Course
@@ -194,6 +195,19 @@ def test_a_curve_of_few_points_can_be_drawn(few: RocCurve, tmp_path: Path) -> No
     assert not math.isnan(pd.read_csv(tmp_path / "roc.csv")["true_positive_rate"].sum())
 
 
+def cut_points(folder: Path, cut: tuple[float, ...]) -> int:
+    """How many marks of the selection by cuts a drawing has: one is in its legend."""
+    svg = write_roc(folder, replace(curve(), cut=cut), []).read_text()
+    return len(re.findall(f"<use [^>]*{_CUT}", svg, re.IGNORECASE))
+
+
+def test_a_selection_outside_of_the_corner_is_drawn_in_the_other_panel_alone(
+    tmp_path: Path,
+) -> None:
+    assert cut_points(tmp_path, (0.1, 0.6)) == 3
+    assert cut_points(tmp_path, (0.11, 0.6)) == 2
+
+
 def test_progress_is_told_in_lines_that_fit_a_terminal(tmp_path: Path) -> None:
     from rich.console import Console
 
@@ -211,4 +225,5 @@ def test_progress_is_told_in_lines_that_fit_a_terminal(tmp_path: Path) -> None:
     assert "epoch 1 of 2, step 4 of 8, loss 1.2500, 16.0 images/sec" in said
     assert "validation loss 0.5000, accuracy 0.8000 (weighted 0.9000), AUC 0.9500" in said
     assert "saved as epoch-0001" in said
+    assert "64 samples to train on, 100 to validate; 2 epochs of 8 steps" in said
     assert max(map(len, said.splitlines())) <= 95

@@ -86,15 +86,18 @@ def _whole(axes: Axes, curve: RocCurve) -> None:
 
 
 def _corner(axes: Axes, curve: RocCurve) -> None:
-    """Rates of zero have no place on a logarithmic axis; the curve enters from the left edge."""
+    """Rates of zero have no place on a logarithmic axis; the curve enters from the left edge. A
+    selection by cuts that keeps more background than the corner shows is in the other panel alone.
+    """
     rates = np.asarray(curve.false_positive_rates)
     resolved = rates[rates > 0]
     lowest = max(_LOWEST_RATE, float(resolved.min()) if resolved.size else _LOWEST_RATE)
-    if curve.cut and curve.cut[0] > 0:
-        lowest = min(lowest, curve.cut[0])
+    cut = curve.cut if curve.cut and curve.cut[0] <= _CORNER else ()
+    if cut and cut[0] > 0:
+        lowest = min(lowest, cut[0])
     lowest = min(lowest / 1.5, _CORNER / 10)
     clipped = RocCurve(
-        tuple(float(x) for x in np.maximum(rates, lowest)), curve.true_positive_rates, curve.cut
+        tuple(float(x) for x in np.maximum(rates, lowest)), curve.true_positive_rates, cut
     )
     chance = np.geomspace(lowest, _CORNER, 50)
     axes.plot(chance, chance, color=_CHANCE, linewidth=1.0, linestyle="-.")
@@ -104,7 +107,7 @@ def _corner(axes: Axes, curve: RocCurve) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     inside = np.asarray(curve.true_positive_rates)[rates <= _CORNER]
-    top = max([float(inside.max()) if inside.size else 1.0, *curve.cut[1:]])
+    top = max([float(inside.max()) if inside.size else 1.0, *cut[1:]])
     axes.set_ylim(0, min(1.01, max(0.05, 1.08 * top)))
     axes.set_title("low false positive rates", fontsize=9, loc="left")
 

@@ -22,7 +22,7 @@ class TrainingDisplay(Display):
     _starts: TrainingStarts | None = None
     _newest: Progress | None = None
     _epochs = 0
-    _restarts = False
+    _restarts = _evaluates = False
     _line_at = 0.0
 
     def training(self, worker: int, message: Any) -> None:
@@ -32,11 +32,12 @@ class TrainingDisplay(Display):
             if self._plan is not None and self._plan.job.training is not None:
                 self._epochs = self._plan.job.training.epochs
                 self._restarts = self._plan.job.training.restart
+                self._evaluates = self._plan.job.training.evaluate
             if isinstance(message, Progress):
                 self._take_progress(worker, message)
             elif isinstance(message, TrainingStarts):
                 self._starts = message
-                self.note(_start_text(message, self._epochs, self._restarts))
+                self.note(self._start_text(message))
             elif isinstance(message, Evaluated):
                 self.note(_evaluation_text(message))
             elif isinstance(message, Saved):
@@ -68,6 +69,21 @@ class TrainingDisplay(Display):
         speed = f", {self._speed()}" if self._speed() else ""
         return f"epoch {newest.epoch + 1} of {self._epochs}, step {newest.step}{steps}{loss}{speed}"
 
+    def _start_text(self, starts: TrainingStarts) -> str:
+        if self._evaluates:
+            return f"testing {starts.checkpoint} on {starts.test_samples:,} samples"
+        data = (
+            f"{starts.train_samples:,} samples to train on, "
+            f"{starts.validation_samples:,} to validate"
+        )
+        length = f"{counted(self._epochs, 'epoch')} of {counted(starts.steps_per_epoch, 'step')}"
+        begins = "; no checkpoint yet: from the beginning" if self._restarts else ""
+        if starts.checkpoint:
+            begins = f"; going on from {starts.checkpoint}"
+            if starts.first_epoch >= self._epochs:
+                begins += ", which has them all: nothing to train"
+        return f"{data}; {length}{begins}"
+
     def _header(self) -> RenderableType:
         if self._newest is None or self._starts is None:
             return ""
@@ -77,21 +93,6 @@ class TrainingDisplay(Display):
         grid.add_row(ProgressBar(total=total, completed=min(done, total), width=20))
         grid.add_row(self._training_text())
         return grid
-
-
-def _start_text(starts: TrainingStarts, epochs: int, restarts: bool) -> str:
-    if not starts.steps_per_epoch:
-        return f"testing {starts.checkpoint} on {starts.test_samples:,} samples"
-    data = (
-        f"{starts.train_samples:,} samples to train on, {starts.validation_samples:,} to validate"
-    )
-    length = f"{counted(epochs, 'epoch')} of {counted(starts.steps_per_epoch, 'step')}"
-    begins = "; no checkpoint yet: from the beginning" if restarts else ""
-    if starts.checkpoint:
-        begins = f"; going on from {starts.checkpoint}"
-        if starts.first_epoch >= epochs:
-            begins += ", which has them all: nothing to train"
-    return f"{data}; {length}{begins}"
 
 
 def _evaluation_text(found: Evaluated) -> str:
