@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hosts import NamespaceHosts
 
 from launcher import data_options
 from perftest import data as sources
-from perftest.data import DataError
+from perftest.data import DataError, make_hep
+from perftest.data.making import Progress
 from perftest.task import describe
 
 SHORT = ("-m", "deepmnist", "-b", 4, "--steps", 60, "--warmup", 1, "--device", "cpu", "--json")
@@ -90,6 +92,30 @@ def test_made_events_are_of_the_documented_format(tmp_path: Path) -> None:
         for label in (0, 1):
             (found,) = set(file["normweight"][()][file["label"][()] == label])
             assert found == norm[labels == label][0]
+
+
+def test_large_images_are_the_same_however_few_of_them_are_in_memory_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [tmp_path / "few", tmp_path / "many"]
+    for folder, pixels in zip(made, (7 * 64**2, 256 * 64**2), strict=True):
+        folder.mkdir()
+        monkeypatch.setattr(make_hep, "_PIXELS", pixels)
+        make_hep.make(folder, 64, 340, 1, Progress("events", 340))
+    few, many = ({path.name: path.read_bytes() for path in each.iterdir()} for each in made)
+    assert len(few) == 3
+    assert few == many
+
+
+def test_making_large_images_takes_no_more_memory_than_small_ones(tmp_path: Path) -> None:
+    """Of all 32 for training at once, the sums of the energy alone take 64 MiB."""
+    tracemalloc.start()
+    try:
+        make_hep.make(tmp_path, 512, 40, 1, Progress("events", 40))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 110 << 20
 
 
 def test_what_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:

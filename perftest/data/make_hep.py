@@ -34,6 +34,7 @@ from perftest.data.making import Progress, output_folder, written_beside
 
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
 _CHUNK = 256
+_PIXELS = 1 << 20  # of as many images at a time, which takes some 100 MB
 _HALF_LENGTH = 2.5  # in pseudorapidity
 _MOST_JETS, _PARTICLES = 14, 32
 
@@ -60,13 +61,45 @@ class Kind:
 KINDS = {0: Kind(2.4, 540.0, 0.32, 1.3), 1: Kind(5.8, 640.0, 0.28, 2.8)}
 
 
-def events(
-    labels: np.ndarray, size: int, randoms: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images, float32 (N, 3, size, size), not yet divided by anything, and the selection (N,)."""
-    count = len(labels)
-    momenta, eta, phi = _jets(labels, randoms)
-    shape = (count, _MOST_JETS, _PARTICLES)
+@dataclass(frozen=True)
+class Particles:
+    """Those of some events. Everything is of shape (N, jets, particles of a jet).
+
+    where: pseudorapidity and azimuth.  energy in GeV.  electromagnetic: part of the energy.
+    tracks: whether it leaves one.
+    """
+
+    where: tuple[np.ndarray, np.ndarray]
+    energy: np.ndarray
+    electromagnetic: np.ndarray
+    tracks: np.ndarray
+
+    def images(self, size: int, randoms: np.random.Generator) -> Iterator[tuple[slice, np.ndarray]]:
+        """Some events after the other, with their images, float32 (n, 3, size, size), not yet
+        divided by anything. How many at a time makes no difference to them.
+        """
+        count, each = len(self.energy), images_at_once(size)
+        for first in range(0, count, each):
+            some = slice(first, min(first + each, count))
+            energy = self.energy[some]
+            values = (energy, energy * self.electromagnetic[some], self.tracks[some])
+            images = _binned((self.where[0][some], self.where[1][some]), values, size)
+            noise = randoms.normal(0, 0.15, (len(energy), size, size))
+            images[:, 0] += np.maximum(noise, 0) * (64 / size) ** 2
+            images[:, 1] /= np.maximum(images[:, 0], 1e-6)
+            yield some, images.astype(np.float32)
+
+
+def images_at_once(size: int) -> int:
+    """How many images of this size are in memory at a time."""
+    return max(1, min(_CHUNK, _PIXELS // size**2))
+
+
+def _particles(
+    momenta: np.ndarray, eta: np.ndarray, phi: np.ndarray, randoms: np.random.Generator
+) -> Particles:
+    """What jets consist of."""
+    shape = (*momenta.shape, _PARTICLES)
     share = randoms.exponential(1.0, shape) ** 2
     share /= share.sum(axis=2, keepdims=True)
     # Softer jets are wider.
@@ -77,14 +110,15 @@ def events(
     electromagnetic = randoms.beta(0.6, 1.2, shape)
     tracks = (randoms.random(shape) < 0.6) & (energy > 0.7)
     where = (eta[..., None] + near * np.cos(around), phi[..., None] + near * np.sin(around))
-    images = _binned(where, (energy, energy * electromagnetic, tracks), size)
-    noise = np.maximum(randoms.normal(0, 0.15, (count, size, size)), 0) * (64 / size) ** 2
-    images[:, 0] += noise
-    images[:, 1] /= np.maximum(images[:, 0], 1e-6)
+    return Particles(where, energy, electromagnetic, tracks)
+
+
+def _selected(momenta: np.ndarray, eta: np.ndarray, randoms: np.random.Generator) -> np.ndarray:
+    """The selection by hand of each event, 1 or 0: float32 (N,)."""
     seen = (momenta * randoms.normal(1, 0.1, momenta.shape)) * (np.abs(eta) < _HALF_LENGTH)
     hard = seen > _CUT_JET_GEV
     chosen = (hard.sum(axis=1) >= _CUT_JETS) & ((seen * hard).sum(axis=1) > _CUT_SUM_GEV)
-    return images.astype(np.float32), chosen.astype(np.float32)
+    return chosen.astype(np.float32)
 
 
 def _jets(
@@ -134,20 +168,31 @@ def make(folder: Path, size: int, samples: int, seed: int, progress: Progress) -
             for start in range(0, counts[split], _CHUNK):
                 randoms = np.random.default_rng((seed, number, start))
                 stop = min(start + _CHUNK, counts[split])
-                labels = (np.arange(start, stop) % 2).astype(np.int64)
-                randoms.shuffle(labels)
-                images, chosen = events(labels, size, randoms)
+                found = _write(file, start, stop, size, randoms, progress)
                 if split == "train":
-                    largest = np.maximum(largest, images.max(axis=(0, 2, 3)))
-                file["data"][start:stop] = images
-                file["label"][start:stop] = labels
-                file["psr"][start:stop] = chosen
-                progress.add(stop - start)
+                    largest = np.maximum(largest, found)
         trained_on = files["train"]["label"][()]
         norms = _class_weights(trained_on)
         norms /= norms[trained_on].mean()
         for file in files.values():
             _finish(file, largest, norms)
+
+
+def _write(
+    file: Any, start: int, stop: int, size: int, randoms: np.random.Generator, progress: Progress
+) -> np.ndarray:
+    """Make some events. Returns the largest values of their channels, float32 (3,)."""
+    labels = (np.arange(start, stop) % 2).astype(np.int64)
+    randoms.shuffle(labels)
+    momenta, eta, phi = _jets(labels, randoms)
+    largest = np.zeros(3, np.float32)
+    for some, images in _particles(momenta, eta, phi, randoms).images(size, randoms):
+        largest = np.maximum(largest, images.max(axis=(0, 2, 3)))
+        file["data"][start + some.start : start + some.stop] = images
+        progress.add(len(images))
+    file["label"][start:stop] = labels
+    file["psr"][start:stop] = _selected(momenta, eta, randoms)
+    return largest
 
 
 def split_counts(samples: int) -> dict[str, int]:
@@ -166,8 +211,9 @@ def _finish(file: Any, largest: np.ndarray, norms: np.ndarray) -> None:
     """Divide the images by the largest values, and write the weights. norms: of each class."""
     scale = np.reciprocal(np.maximum(largest, 1e-6)).astype(np.float32)[:, None, None]
     data, labels = file["data"], file["label"][()]
-    for start in range(0, len(data), _CHUNK):
-        data[start : start + _CHUNK] = data[start : start + _CHUNK] * scale
+    each = images_at_once(data.shape[-1])
+    for start in range(0, len(data), each):
+        data[start : start + each] = data[start : start + each] * scale
     file["weight"][()] = _class_weights(labels)[labels]
     file["normweight"][()] = norms[labels]
 
