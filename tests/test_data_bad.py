@@ -34,6 +34,19 @@ def replaced(name: str, values: Any) -> Callable[[Path], None]:
     return change
 
 
+def of_groups(name: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            del file[name]
+            file.create_group(name)
+
+    return change
+
+
+def without_its_names(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"HEAP", b"HAEP"))
+
+
 def cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -60,6 +73,16 @@ def cut_off(path: Path) -> None:
         (replaced("weight", np.full(9, 1e39)), "train.h5, weight: sample 0 has 1e+39, no weight"),
         (replaced("psr", np.arange(9) % 2 * 2 - 1), "train.h5, psr: sample 0 has -1, neither 1 "),
         (replaced("psr", np.full(9, np.nan)), "train.h5, psr: sample 0 has nan, neither 1 "),
+        *(
+            (replaced(name, h5py.Empty("f4")), f"train.h5, {name}: a dataset without values")
+            for name in ("data", "label", "psr")
+        ),
+        (replaced("psr", h5py.SoftLink("/nowhere")), "train.h5, psr: no dataset, but a group, or"),
+        (replaced("weight", h5py.ExternalLink("no.h5", "/x")), "train.h5, weight: no dataset, but"),
+        (replaced("label", h5py.SoftLink("/label")), "train.h5, label: no dataset, but"),
+        (of_groups("psr"), "train.h5, psr: no dataset, but a group"),
+        (replaced("label", np.full(9, np.nan)), "train.h5, label: sample 0 has the label nan"),
+        (without_its_names, "train.h5: not a whole HDF5 file"),
         (cut_off, "train.h5: not a whole HDF5 file"),
         (lambda path: path.write_bytes(b"no HDF5"), "train.h5: not a whole HDF5 file"),
     ],

@@ -115,6 +115,18 @@ def test_labels_and_weights_stay_with_their_images(tmp_path: Path) -> None:
     } == {1.0}
 
 
+def test_images_that_are_a_link_to_those_of_another_file_are_read_from_there(
+    tmp_path: Path,
+) -> None:
+    write_hdf5(tmp_path / "train.h5", 9)
+    write_hdf5(tmp_path / "elsewhere.h5", 9, first=100)
+    with h5py.File(tmp_path / "train.h5", "r+") as file:
+        del file["data"]
+        file["data"] = h5py.ExternalLink("elsewhere.h5", "data")
+    (batch,) = load("hdf5", tmp_path).dataset(TRAIN, 9, 0, 1, 1, False, 0, 1)
+    assert batch.images.numpy()[:, 0, 0, 0].tolist() == list(range(100, 109))
+
+
 def test_no_more_samples_are_used_than_asked_for(tmp_path: Path) -> None:
     write_hdf5(tmp_path / "a_train.h5", 20)
     write_hdf5(tmp_path / "b_train.h5", 20, first=20)

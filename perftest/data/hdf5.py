@@ -135,7 +135,7 @@ class Reader:
                 _through_library(file, run, images, places)
             else:
                 _from_offset(file, file.offset, run, images, places)
-        except OSError as error:
+        except (OSError, RuntimeError, KeyError) as error:
             raise DataError(f"{at(file.path, DATA)}: cannot be read: {error}") from error
 
 

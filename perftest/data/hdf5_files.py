@@ -47,7 +47,8 @@ def examine(
     try:
         with h5py.File(path, "r") as file:
             return _examined(path, file, image_shape, classes, normweight)
-    except OSError as error:  # h5py says so of anything that is no HDF5 file, or cut off
+    # h5py says the first of anything that is no HDF5 file, or cut off; the others of damaged ones.
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise DataError(f"{path}: not a whole HDF5 file: {error}", "making it again") from error
 
 
@@ -58,24 +59,43 @@ def _examined(
     classes: int,
     normweight: bool,
 ) -> ImageFile:
-    for name in _REQUIRED:
-        if not isinstance(file.get(name), h5py.Dataset):
-            held = ", ".join(sorted(file)) or "nothing"
-            raise DataError(f"{at(path, name)}: no such dataset; the file has {held}")
-    samples = _check_images(path, file[DATA], image_shape)
-    labels = _labels(path, file[LABEL], samples, classes)
+    found = {name: _dataset(path, file, name) for name in _REQUIRED}
+    data = found[DATA]
+    samples = _check_images(path, data, image_shape)
+    labels = _labels(path, found[LABEL], samples, classes)
     ones = np.ones(samples, np.float32)
-    weight, norm = (_weights(path, file[name], samples) for name in (WEIGHT, NORMWEIGHT))
+    weight, norm = (_weights(path, found[name], samples) for name in (WEIGHT, NORMWEIGHT))
     has_cut = CUT in file
-    cut = _cut(path, file[CUT], samples) if has_cut else np.zeros(samples, np.float32)
+    cut = np.zeros(samples, np.float32)
+    if has_cut:
+        cut = _cut(path, _dataset(path, file, CUT), samples)
     columns = {
         "labels": labels,
         "train_weights": norm if normweight else ones,
         "weights": weight,
         "cut": cut,
     }
-    chunk = file[DATA].chunks[0] if file[DATA].chunks else 1
-    return ImageFile(path, samples, _offset(path, file[DATA]), chunk, columns, has_cut)
+    chunk = data.chunks[0] if data.chunks else 1
+    return ImageFile(path, samples, _offset(path, data), chunk, columns, has_cut)
+
+
+def _dataset(path: Path, file: Any, name: str) -> Any:
+    """A dataset with values. Raises DataError for anything else of that name."""
+    names = sorted(map(str, file))  # one that is no UTF-8 comes as bytes
+    if name not in names:
+        held = ", ".join(names) or "nothing"
+        raise DataError(f"{at(path, name)}: no such dataset; the file has {held}")
+    try:
+        found = file.get(name)
+    except RuntimeError:  # links that lead round in a circle
+        found = None
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(
+            f"{at(path, name)}: no dataset, but a group, or a link that leads nowhere, or damaged"
+        )
+    if found.shape is None:  # h5py.Empty
+        raise DataError(f"{at(path, name)}: a dataset without values")
+    return found
 
 
 def _check_images(path: Path, data: Any, image_shape: tuple[int, int, int]) -> int:
@@ -96,7 +116,8 @@ def _check_images(path: Path, data: Any, image_shape: tuple[int, int, int]) -> i
 
 def _labels(path: Path, dataset: Any, samples: int, classes: int) -> np.ndarray:
     values = _column(path, dataset, samples)
-    labels: np.ndarray = values.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what is no whole number is refused below
+        labels: np.ndarray = values.astype(np.int64)
     wrong = np.flatnonzero((labels != values) | (labels < 0) | (labels >= classes))
     if len(wrong):
         raise DataError(
@@ -149,6 +170,8 @@ def _offset(path: Path, data: Any) -> int | None:
     """Where the images begin, if they lie in the file in one piece and as this machine has them."""
     offset: int | None = data.id.get_offset()
     if offset is None or data.external or data.is_virtual or data.dtype.byteorder == ">":
+        return None
+    if not os.path.samefile(data.file.filename, path):  # a link to a dataset of another file
         return None
     if offset + data.size * data.dtype.itemsize > os.path.getsize(path):
         raise DataError(f"{at(path, DATA)}: the file is cut off", "making it again")
