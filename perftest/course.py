@@ -163,12 +163,19 @@ class Course:
             self._keeper.save(epoch, values, found)
 
     def _diverged(self, error: TrainingDiverged, epoch: int) -> TrainingDiverged:
-        saved = max(self._first_epoch, epoch - epoch % self._training.save_interval)
-        kept = f"the last checkpoint is {name_of(saved)}" if saved else "there is no checkpoint yet"
         return TrainingDiverged(
-            f"epoch {epoch + 1}: {error}; {kept}. Try: a smaller learning rate than "
+            f"epoch {epoch + 1}: {error}; {self._kept(epoch)}. Try: a smaller learning rate than "
             f"{self._job.learning_rate:g}"
         )
+
+    def _kept(self, epoch: int) -> str:
+        """What is there to go on from, in this worker's epoch. Worker 0 alone saves, after its own
+        epochs, and an asynchronous worker does not know how far it is.
+        """
+        if self._keeper is None and not self._job.synchronous:
+            return "what worker 0 has saved so far is kept"
+        saved = max(self._first_epoch, epoch - epoch % self._training.save_interval)
+        return f"the last checkpoint is {name_of(saved)}" if saved else "there is no checkpoint yet"
 
 
 class _Report:

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from perftest import data, training
-from perftest.data import Batch, Source
+from perftest.data import Batch, Source, order
+from perftest.data.errors import at
 from perftest.protocol import SYNTHETIC, TRAIN, Job, Place
 
 
@@ -35,6 +36,16 @@ class Input:
         self.fixed: tuple[np.ndarray, np.ndarray] | None = None
         if job.training is None and job.data.kind == SYNTHETIC and not job.data.input_only:
             self.fixed = training.make_batch(job, model, place.index)
+        elif job.training is None or not job.training.evaluate:
+            self._check_samples()
+
+    def _check_samples(self) -> None:
+        """Raises DataError where there is nothing to train on: steps are counted before any batch
+        is asked for.
+        """
+        where = at(self._job.data.path or "synthetic data", TRAIN)
+        workers = len(self._job.cluster.worker)
+        order.check_workers(self.source.samples(TRAIN), workers, where)
 
     @property
     def batch_shapes(self) -> tuple[tf.TensorSpec, tf.TensorSpec, tf.TensorSpec]:

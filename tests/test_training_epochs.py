@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,23 @@ import tensorflow as tf
 from trainings import OPTIONS, Told, job, run_here, running, training, write_data
 
 from perftest.checkpoints import CheckpointError, Checkpoints
+from perftest.course import Course
 from perftest.data import DataError, make_mnist, making
+from perftest.inputs import Input
 from perftest.keeper import TrainingDiverged
+from perftest.measure import StepResult
 from perftest.protocol import (
     Data,
+    Job,
     Optimizer,
     Phase,
+    Place,
     Progress,
     RocCurve,
     ServersHold,
     TrainingStarts,
 )
+from perftest.task import AgentLink
 from perftest.training import build_model, make_batch, step_of
 
 pytestmark = pytest.mark.tensorflow
@@ -327,3 +335,41 @@ def test_asynchronous_workers_make_their_own_steps_and_all_of_them_count(
 def test_bad_data_is_said_before_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothere"):
         run_here(job(tmp_path / "nothere", tmp_path / "out"), tmp_path)
+
+
+def inputs(asked: Job, worker: int = 0) -> Input:
+    return Input(asked, Place("worker", worker, (), None), build_model(asked))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_to_train_on_is_said_before_anybody_counts_steps(
+    tmp_path: Path, workers: int
+) -> None:
+    data = write_data(tmp_path / "data")
+    (data / "train_1.h5").unlink()
+    asked = training(tmp_path / "out")
+    with pytest.raises(DataError, match=f"^{data}, train: no samples"):
+        inputs(job(data, workers=workers, training=asked))
+    again = replace(asked, evaluate=True)
+    assert inputs(job(data, workers=workers, training=again)).source.samples("test") == 60
+
+
+class Wild:
+    """An engine whose loss is no number from the second epoch on."""
+
+    steps = 0
+
+    def step(self) -> StepResult:
+        self.steps += 1
+        return StepResult(0.5 if self.steps <= 7 else float("nan"), 2 * self.steps)
+
+
+def test_an_asynchronous_worker_names_no_checkpoint_that_may_not_be_there(
+    hep: Path, tmp_path: Path
+) -> None:
+    """Worker 0, which saves, may still be in its first epoch."""
+    asked = job(hep, workers=2, synchronous=False, training=training(tmp_path / "out"))
+    link = AgentLink(BytesIO(), os.open(os.devnull, os.O_WRONLY))
+    course = Course(asked, link, Wild(), inputs(asked, 1), None)  # type: ignore[arg-type]
+    with pytest.raises(TrainingDiverged, match=r"^epoch 2: .* is nan; what worker 0 has saved so"):
+        course.run(0)

@@ -55,7 +55,7 @@ def steps(samples: int, batch_size: int, workers: int) -> int:
 def check_workers(samples: int, workers: int, what: str) -> None:
     """Raises DataError where a worker would have nothing to do."""
     if samples == 0:
-        raise DataError(f"{what}: no samples")
+        raise DataError(f"{what}: no samples", "files whose names have the word of that split")
     if samples < workers:
         raise DataError(
             f"{what}: {samples} samples are fewer than {workers} workers",
