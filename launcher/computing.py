@@ -23,6 +23,11 @@ def check_computing(options: Options) -> None:
                     f"{option} has no meaning with --input-only, which computes nothing",
                     f"leave out {option}",
                 )
+    if options.precision == options.gradient_dtype == "fp16":
+        raise PlanError(
+            "--gradient-dtype fp16 would undo the loss scale that --precision fp16 needs",
+            "--gradient-dtype bf16",
+        )
     if options.training is not None and options.precision == "fp16":
         raise PlanError(
             "--precision fp16 is for measurements: checkpoints do not keep its loss scale",

@@ -24,7 +24,7 @@ from launcher.run import execute
 from launcher.run_record import Context, facts, results
 from launcher.servers import in_json, machine_load
 from launcher.session import Session
-from launcher.tasks import ON_NODE, RunPlan
+from launcher.tasks import AUTO, ON_NODE, RunPlan
 from launcher.traces import Traces
 
 if TYPE_CHECKING:  # they bring pandas along, which takes half a second: not before the first step
@@ -239,4 +239,5 @@ def _row(
         perftest=provenance.version(),
         git_commit=provenance.git_commit(),
         warnings=in_one_cell(warnings),
+        communication=job.communication if job.communication != AUTO else "",
     )

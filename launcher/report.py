@@ -91,7 +91,8 @@ def _strategy(row: RunRow) -> str:
     if row.strategy == "single":
         return "single process"
     if row.strategy in (ALL_REDUCE, HOROVOD):
-        return f"{row.strategy}, synchronous, every worker with all parameters"
+        how = f" by {row.communication}" if row.communication else ""
+        return f"{row.strategy}{how}, synchronous, every worker with all parameters"
     if row.strategy == INPUT_ONLY:
         return "none: batches are read, and nothing is trained"
     text = f"{row.strategy}, {'synchronous' if row.sync else 'asynchronous'}"

@@ -76,7 +76,7 @@ class Sweep:
         if self.baseline == PARAMETER_SERVER_STRATEGY:
             return asked
         alone = replace(asked, synchronous=True, parameter_servers=None)
-        return replace(alone, aggregation=AUTO, gradient_dtype="fp32")
+        return replace(alone, aggregation=AUTO, gradient_dtype="fp32", communication=AUTO)
 
 
 @dataclass(frozen=True)

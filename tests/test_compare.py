@@ -136,6 +136,7 @@ def test_configurations_of_one_side_alone_are_listed():
         {"onednn": "off"},
         {"aggregate": "node"},
         {"gradient_dtype": "bf16"},
+        {"communication": "nccl"},
         {"sync": False},
         {"data": "mnist"},
         {"batch_per_gpu": 64},

@@ -274,6 +274,11 @@ OF_TRAININGS: list[tuple[dict[str, Any], int, str]] = [
         ({"synchronous": False, "measured_steps": 1}, 2, "--steps 1 is too few for 2 workers"),
         ({"backup_workers": 1, "measured_steps": 2}, 3, "--steps 2 is too few for 3 workers"),
         ({"learning_rate": float("nan")}, 1, "--learning-rate nan is not a number"),
+        (
+            {"precision": "fp16", "gradient_dtype": "fp16"},
+            2,
+            "--gradient-dtype fp16 would undo the loss scale",
+        ),
         ({"precision": "tf32"}, 1, "--precision tf32 is a way of GPUs to multiply"),
         (
             {"strategy": "all_reduce", "communication": "nccl"},

@@ -133,6 +133,15 @@ def test_sums_on_nodes_are_points_and_smaller_gradients_lines_of_their_own(tmp_p
     assert "bf16 gradients" in names[2]
 
 
+def test_each_way_of_adding_up_is_a_line_of_its_own(tmp_path):
+    for way in ("ring", "nccl"):
+        add_curve(tmp_path, [2, 4], strategy="all_reduce", communication=way)
+    assert [name.split(", ")[:2] for name in lines_of(tmp_path)] == [
+        ["all reduce", "nccl"],
+        ["all reduce", "ring"],
+    ]
+
+
 def test_a_log_without_these_columns_is_one_line_with_what_is_measured_as_it_was(tmp_path):
     path = log_path(tmp_path, "resnet", 32)
     append_row(path, row())

@@ -132,6 +132,8 @@ def test_one_gpu_is_measured_as_the_baseline_says() -> None:
     assert plans(sweep(aggregation="none"))[ITEM, 1].job.strategy == "single"
     alone = plans(sweep(**options))[ITEM, 1]
     assert (alone.job.strategy, alone.job.synchronous, alone.servers) == ("single", True, ())
+    summed = plans(sweep(strategy="all_reduce", communication="ring"))
+    assert [summed[ITEM, gpus].job.communication for gpus in (1, 2)] == ["auto", "ring"]
     served = plans(sweep(baseline="parameter_server", **options))[ITEM, 1]
     assert (served.job.strategy, served.job.synchronous) == ("parameter_server", False)
     assert len(served.servers) == 2

@@ -25,6 +25,7 @@ class RunRow:
 
     aggregate: `node` where gradients were added up on each node, else empty.  gradient_dtype: what
     they travelled as, empty for fp32.  bottleneck: what held the run up, where it is known.
+    communication: ring or nccl where all_reduce was told so, else empty.
     """
 
     run_id: str
@@ -74,6 +75,7 @@ class RunRow:
     perftest: str = ""
     git_commit: str = ""
     warnings: str = ""
+    communication: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(RunRow))

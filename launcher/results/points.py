@@ -24,7 +24,14 @@ SAME_HARDWARE_AND_DATA = (
     "data",
     "staged_from",
 )
-LINE = ("strategy", "sync", "backup_workers", "gradient_dtype", *SAME_HARDWARE_AND_DATA)
+LINE = (
+    "strategy",
+    "communication",
+    "sync",
+    "backup_workers",
+    "gradient_dtype",
+    *SAME_HARDWARE_AND_DATA,
+)
 SHAPE = ("gpus", "nodes", "gpus_per_node", "parameter_servers", "aggregate")
 OLDER_LOG = "older log"
 _SWITCHES = {"xla": "XLA", "onednn": "oneDNN"}
