@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
-from command import RUNTEST
 from messages import findings_without_mend, flat, literals, messages
+
+from launcher.cli import main_group
+from launcher.cli_group import DefaultGroup
 
 ROOT = Path(__file__).parent.parent
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -31,25 +35,69 @@ def test_the_model_of_the_readme_works_as_it_stands(tmp_path: Path) -> None:
     assert done.stdout.strip() == "(None, 10) True"
 
 
-def options_of_the_command() -> set[str]:
-    """Every option that the help of any command names."""
-    names = re.findall(r"^  (\w+)  ", help_of(), re.MULTILINE)
-    text = "".join(help_of(name) for name in names) + help_of()
-    return set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text))
+COMMANDS = "|".join(main_group.commands)
 
 
-def help_of(*command: str) -> str:
-    done = subprocess.run([RUNTEST, *command, "--help"], capture_output=True, text=True, check=True)
-    return done.stdout
+def mistake_in(words: list[str]) -> click.UsageError | None:
+    """What the command says of its arguments, and does no more than to look at them."""
+    command: click.Command = main_group
+    while isinstance(command, click.Group):
+        if words[:1] and words[0] in command.commands:
+            command, words = command.commands[words[0]], words[1:]
+        elif isinstance(command, DefaultGroup):
+            command = command.commands[command.default]
+        else:
+            break
+    try:
+        command.make_context(str(command.name), list(words))
+    except click.exceptions.Exit:  # --help
+        return None
+    except click.UsageError as error:
+        return error
+    return None
 
 
-def test_every_option_in_the_documents_exists() -> None:
-    known = options_of_the_command()
-    for path in [ROOT / "README.md", ROOT / "docs" / "troubleshooting.md"]:
-        for line in path.read_text().splitlines():
-            for command in re.findall(r"runtest ([^`#]*)", line) if "runtest -" in line else []:
-                used = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", command))
-                assert used <= known, f"{path.name}: {line}"
+def commands_of(text: str) -> tuple[list[list[str]], list[list[str]]]:
+    """The words of each command: whole ones, a line of an example, and those within a sentence."""
+    fence = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    start = re.compile(r"(?:\$ )?(?:(?:timeout|salloc) .*?)?(?:\.venv/bin/)?runtest( .*|$)")
+    lines = [line for block in fence.findall(text) for line in block.splitlines()]
+    whole = [shlex.split(found[1], comments=True) for line in lines if (found := start.match(line))]
+    within = re.findall(
+        rf"`(?:[\w./=: -]* )?runtest ((?:-|{COMMANDS}\b)[^`]*)`", fence.sub("", text)
+    )
+    return whole, [re.sub(r"[][|]", " ", part).split() for part in within]
+
+
+def test_every_command_in_the_documents_is_one_that_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("my_config", "env.sh", "my_bindings.ini"):
+        (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    seen = 0
+    for path in [*DOCS, ROOT / "benchmarks" / "README.md"]:
+        whole, within = commands_of(path.read_text())
+        for words in whole:
+            assert mistake_in(words) is None, f"{path.name}: {words}"
+            for config in [word for word in words if word.startswith("configs/")]:
+                assert (ROOT / config).is_file(), f"{path.name}: {words}"
+        for words in within:
+            # The rest of such a command is in the sentence.
+            found = mistake_in(words)
+            assert not isinstance(found, click.NoSuchOption), f"{path.name}: {words}: {found}"
+        seen += len(whole) + len(within)
+    assert seen > 100
+
+
+@pytest.mark.parametrize(
+    "line", ["-m resnet --epoch 3", "train --config c.json -b 3", "evaluate --config c.json -n 2"]
+)
+def test_an_option_of_another_command_is_found_wherever_it_is_written(line: str) -> None:
+    (words,), _ = commands_of(f"```\n$ runtest {line}   # so\n```")
+    assert isinstance(mistake_in(words), click.NoSuchOption)
+    _, (words,) = commands_of(f"or `runtest {line}`: so")
+    assert isinstance(mistake_in(words), click.NoSuchOption)
 
 
 def test_every_link_in_the_documents_leads_somewhere() -> None:
