@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,14 @@ def write_mnist(folder: Path, train: int = 120, test: int = 12) -> None:
 
 
 def write_tfrecords(
-    path: Path, samples: int, label: int | None = None, picture: np.ndarray | None = None
+    path: Path,
+    samples: int,
+    label: int | None = None,
+    picture: np.ndarray | None = None,
+    change: Callable[[int, bytes], bytes] = lambda number, encoded: encoded,
 ) -> None:
     """The same picture again and again, or JPEGs of 20 × 16 pixels, each of one grey; labels 1 to
-    5, or one.
+    5, or one. `change` makes of a number and its JPEG what is written.
     """
     import tensorflow as tf
 
@@ -54,8 +59,9 @@ def write_tfrecords(
             if pixels is None:
                 pixels = np.full((20, 16, 3), number * 5 + len(path.name) % 5, np.uint8)
             value = number % 5 + 1 if label is None else label
+            encoded = change(number, tf.io.encode_jpeg(pixels, quality=100).numpy())
             features = {
-                "image/encoded": _bytes(tf.io.encode_jpeg(pixels, quality=100).numpy()),
+                "image/encoded": _bytes(encoded),
                 "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[value])),
             }
             example = tf.train.Example(features=tf.train.Features(feature=features))

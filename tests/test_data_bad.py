@@ -14,7 +14,9 @@ from datasets import write_hdf5, write_mnist, write_tfrecords
 
 from perftest import data as sources
 from perftest.data import DataError
+from perftest.data.tfrecord_files import index
 from perftest.protocol import TRAIN, Data
+from perftest.task import describe
 
 pytestmark = pytest.mark.tensorflow
 
@@ -185,6 +187,83 @@ def test_what_is_wrong_with_a_tfrecord_file_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(DataError, match="00001: no samples"):
         load("tfrecord", tmp_path)
+
+
+def flipped(path: Path, place: int) -> None:
+    """One bit of a file is another."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("offset", [12, 200, -1])
+def test_a_record_with_a_bit_that_flipped_is_named(tmp_path: Path, offset: int) -> None:
+    """Its first byte, one within the JPEG, one of its checksum: TensorFlow would decode them all
+    but for the first.
+    """
+    path = tmp_path / "train-00000-of-00001"
+    write_tfrecords(path, 9)
+    start, end = index(path).starts[4:6].tolist()
+    flipped(path, end + offset if offset < 0 else start + offset)
+    with pytest.raises(Exception, match="does not fit") as error:
+        read(load("tfrecord", tmp_path))
+    said = f"{path}: record 4 is damaged: it does not fit its checksum. Try: copying it again"
+    assert describe(error.value) == said
+
+
+def test_a_length_of_a_record_that_is_damaged_is_told_before_training(tmp_path: Path) -> None:
+    path = tmp_path / "train-00000-of-00001"
+    write_tfrecords(path, 9)
+    flipped(path, index(path).starts[3])
+    with pytest.raises(DataError, match=r"1: damaged in the length of its record 3, or no TFRec"):
+        load("tfrecord", tmp_path)
+    path.write_bytes(bytes(1000))
+    with pytest.raises(DataError, match=r"1: damaged in the length of its record 0, or no TFRec"):
+        load("tfrecord", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda encoded: encoded[: len(encoded) // 2], "has a JPEG that cannot be decoded"),
+        (lambda encoded: b"\x89PNG" + encoded, "has no JPEG"),
+        (lambda encoded: b"", "has no JPEG"),
+    ],
+)
+def test_a_record_whose_jpeg_is_none_or_cut_off_is_named(
+    tmp_path: Path, bad: Callable[[bytes], bytes], message: str
+) -> None:
+    path = tmp_path / "train-00000-of-00001"
+    write_tfrecords(path, 9, change=lambda number, data: bad(data) if number == 7 else data)
+    with pytest.raises(Exception, match="record 7") as error:
+        read(load("tfrecord", tmp_path))
+    assert describe(error.value) == f"{path}, image/encoded: record 7 {message}"
+
+
+def test_a_record_of_something_else_is_named(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    path = tmp_path / "train-00000-of-00001"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(b"something else")
+    with pytest.raises(Exception, match=r"record 0 is no example with image/encoded and image/cl"):
+        read(load("tfrecord", tmp_path))
+
+
+def test_records_that_are_others_than_at_the_start_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "train-00000-of-00001"
+    write_tfrecords(path, 9)
+    source = load("tfrecord", tmp_path)
+    before = path.stat().st_size
+    write_tfrecords(path, 20, change=lambda number, data: data + b"longer")
+    with pytest.raises(Exception, match=r"00001: changed since its records were counted"):
+        read(source)
+    path.write_bytes(path.read_bytes()[: before // 2])
+    with pytest.raises(Exception, match=r"00001: the file ends before its record 9"):
+        read(source)
+    path.unlink()
+    with pytest.raises(Exception, match=r"00001: cannot be read: No such file"):
+        read(source)
 
 
 def test_images_of_another_size_than_the_model_takes_are_refused(tmp_path: Path) -> None:

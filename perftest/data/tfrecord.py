@@ -3,31 +3,26 @@
 A record is a tf.train.Example with `image/encoded`, a JPEG, and `image/class/label`, from 1;
 jpegs.py makes images of them.
 
-A TFRecord file has no list of its records. Their lengths stand in front of each, and are read once
-at the start, so that any worker can read any record: so each sample is seen once, with fewer files
-than workers as with more.
+The lengths of all records are read once at the start (tfrecord_files.py), so that any worker can
+read any record: so each sample is seen once, with fewer files than workers as with more.
 """
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perftest.data import order, pipeline, splits
-from perftest.data.errors import DataError
 from perftest.data.jpegs import Decoder
 from perftest.data.order import Run
+from perftest.data.tfrecord_files import RecordFile, index
 from perftest.protocol import TEST, TRAIN, VALIDATION, Data
 
-_HEADER, _FOOTER = 12, 4  # length and its checksum before a record, a checksum after it
 _INDEXED_AT_ONCE = 16
 _BLOCK = 64  # records that are read in one go; JPEGs of ImageNet are 110 KB
 _WINDOW = 16 * _BLOCK
@@ -39,7 +34,7 @@ def files(path: str) -> list[Path]:
 
 
 def load(data: Data, image_shape: tuple[int, int, int], classes: int, seed: int) -> TFRecords:
-    """Find the records of all files. Raises DataError for one that is cut off."""
+    """Find the records of all files. Raises DataError for one that is cut off or damaged."""
     found = splits.find(data.path, "tfrecord")
     most = {
         TRAIN: data.train_samples,
@@ -52,51 +47,6 @@ def load(data: Data, image_shape: tuple[int, int, int], classes: int, seed: int)
             for split, paths in found.items()
         }
     return TFRecords(image_shape, classes, data.path, indexed)
-
-
-@dataclass(frozen=True)
-class RecordFile:
-    """One file. starts: where each record begins, and the end of the file, (samples + 1,)."""
-
-    path: Path
-    starts: np.ndarray
-
-    @property
-    def samples(self) -> int:
-        """Records of the file that are used."""
-        return len(self.starts) - 1
-
-    def read(self, start: int, stop: int) -> list[bytes]:
-        """Some records in a row. Raises DataError."""
-        first, last = int(self.starts[start]), int(self.starts[stop])
-        with self.path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), last - first, first)
-        if len(data) < last - first:
-            raise DataError(f"{self.path}: the file ends before its record {stop}")
-        places = (self.starts[start : stop + 1] - first).tolist()
-        return [data[here + _HEADER : there - _FOOTER] for here, there in pairwise(places)]
-
-
-def index(path: Path) -> RecordFile:
-    """Where the records of a file begin. Raises DataError for one that is cut off, or no TFRecord
-    file.
-    """
-    starts = [0]
-    try:
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            while starts[-1] < size:
-                header = os.pread(file.fileno(), 8, starts[-1])
-                length = struct.unpack("<Q", header)[0] if len(header) == 8 else size
-                starts.append(starts[-1] + _HEADER + length + _FOOTER)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if starts[-1] != size:
-        number = len(starts) - 2
-        raise DataError(f"{path}: cut off in its record {number}, or no TFRecord file")
-    if not size:
-        raise DataError(f"{path}: no samples")
-    return RecordFile(path, np.array(starts))
 
 
 def _first(found: Sequence[RecordFile], most: int) -> tuple[RecordFile, ...]:
