@@ -1,4 +1,4 @@
-"""From examples with a JPEG to images of the model's size: TensorFlow's operations.
+"""From JPEGs to images of the model's size: TensorFlow's operations.
 
 For training, a random part of the picture is cut out (as large as a twelfth of it or all of it, not
 much longer than wide or the other way) and half of them are flipped, whatever the part; for
@@ -8,7 +8,6 @@ evaluation, seven eighths in the middle. Pixels become float32 from 0 to 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,84 +15,54 @@ import numpy as np
 
 from perftest.data import Batch, pipeline
 from perftest.data.errors import DataError, at
+from perftest.data.examples import ENCODED
 
 _MIDDLE = 0.875
-ENCODED, LABEL = "image/encoded", "image/class/label"
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """What becomes of the records of some files. training: whether by chance, as `seed` has it."""
+    """What becomes of the JPEGs of some files. training: whether by chance, as `seed` has it."""
 
     image_shape: tuple[int, int, int]
-    classes: int
     files: tuple[Path, ...]
     seed: int
     training: bool
 
-    @cached_property
-    def _features(self) -> dict[str, Any]:
-        import tensorflow as tf
-
-        return {
-            ENCODED: tf.io.FixedLenFeature((), tf.string, ""),
-            LABEL: tf.io.FixedLenFeature((), tf.int64, -1),
-        }
-
-    def batch(self, records: Any, names: Any, valid: Any) -> Batch:
+    def batch(self, encoded: Any, labels: Any, names: Any, valid: Any) -> Batch:
         """All images of a batch, side by side.
 
-        records: strings (batch,).  names: int64 (batch, 3), file, number in it and epoch.
-        valid: float32 (batch,), 0 for padding.
+        encoded: strings (batch,).  labels: int64 (batch,).  names: int64 (batch, 3), file, number
+        in it and epoch.  valid: float32 (batch,), 0 for padding.
 
         Where TensorFlow's operations fail, they do not say at which record: then it is found out by
         going through the batch singly.
         """
         import tensorflow as tf
 
-        given = tf.data.Dataset.from_tensors((records, names, valid))
-        decoded = pipeline.mapped(given, self._batch).ignore_errors()
+        given = tf.data.Dataset.from_tensors((encoded, names, valid))
+        decoded = pipeline.mapped(given, self._images).ignore_errors()
         otherwise = pipeline.mapped(given, self._singly)
-        return decoded.concatenate(otherwise).take(1).get_single_element()
-
-    def _batch(self, records: Any, names: Any, valid: Any) -> Batch:
-        import tensorflow as tf
-
-        images, labels = tf.map_fn(
-            self._sample,
-            (records, names, valid),
-            fn_output_signature=(
-                tf.TensorSpec(self.image_shape, tf.float32),
-                tf.TensorSpec((), tf.int64),
-            ),
-            parallel_iterations=16,
-        )
+        images = decoded.concatenate(otherwise).take(1).get_single_element()
         return Batch(images, labels, valid, valid, valid, tf.zeros_like(valid))
 
-    def _sample(self, given: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+    def _images(self, encoded: Any, names: Any, valid: Any) -> Any:
         import tensorflow as tf
 
-        record, name, valid = given
-        return tf.cond(
-            valid > 0,
-            lambda: self._decoded(record, name),
-            lambda: (tf.zeros(self.image_shape), tf.zeros((), tf.int64)),
+        return tf.map_fn(
+            self._sample,
+            (encoded, names, valid),
+            fn_output_signature=tf.TensorSpec(self.image_shape, tf.float32),
+            parallel_iterations=16,
         )
 
-    def _decoded(self, record: Any, name: Any) -> tuple[Any, Any]:
+    def _sample(self, given: tuple[Any, Any, Any]) -> Any:
         import tensorflow as tf
 
-        encoded, label = self._parsed(record)
-        known = tf.debugging.Assert((label >= 0) & (label < self.classes), [label])
-        with tf.control_dependencies([known]):
-            return self._image(encoded, name), tf.identity(label)
-
-    def _parsed(self, record: Any) -> tuple[Any, Any]:
-        """The JPEG, and the class from 0."""
-        import tensorflow as tf
-
-        example = tf.io.parse_single_example(record, self._features)
-        return example[ENCODED], example[LABEL] - 1
+        encoded, name, valid = given
+        return tf.cond(
+            valid > 0, lambda: self._image(encoded, name), lambda: tf.zeros(self.image_shape)
+        )
 
     def _image(self, encoded: Any, name: Any) -> Any:
         import tensorflow as tf
@@ -108,53 +77,32 @@ class Decoder:
             image = tf.image.stateless_random_flip_left_right(image, own_seed)
         return tf.ensure_shape(image / 255, self.image_shape)
 
-    def _singly(self, records: Any, names: Any, valid: Any) -> Batch:
+    def _singly(self, encoded: Any, names: Any, valid: Any) -> Any:
         """The same one after the other, in Python."""
         import tensorflow as tf
 
-        types = [tf.float32, tf.int64]
-        images, labels = tf.numpy_function(self._all, [records, names, valid], types)
-        images = tf.ensure_shape(images, (*records.shape, *self.image_shape))
-        labels = tf.ensure_shape(labels, records.shape)
-        return Batch(images, labels, valid, valid, valid, tf.zeros_like(valid))
+        images = tf.numpy_function(self._all, [encoded, names, valid], tf.float32)
+        return tf.ensure_shape(images, (*encoded.shape, *self.image_shape))
 
-    def _all(
-        self, records: np.ndarray, names: np.ndarray, valid: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels. Raises DataError for the first record that is no picture of a class.
+    def _all(self, encoded: np.ndarray, names: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """All images. Raises DataError for the first that cannot be decoded.
 
-        With no such record, what failed before was something else, and may not fail again.
+        With none, what failed before was something else, and may not fail again.
         """
         import tensorflow as tf
 
-        images = np.zeros((len(records), *self.image_shape), np.float32)
-        labels = np.zeros(len(records), np.int64)
-        with tf.device("/device:CPU:0"):
-            for number in np.flatnonzero(valid):
-                images[number], labels[number] = self._one(records[number], names[number])
-        return images, labels
-
-    def _one(self, record: bytes, name: np.ndarray) -> tuple[np.ndarray, int]:
-        import tensorflow as tf
-
-        path, where = self.files[name[0]], f"record {name[1]}"
-        try:
-            encoded, label = (value.numpy() for value in self._parsed(record))
-        except tf.errors.InvalidArgumentError as error:
-            raise DataError(f"{path}: {where} is no example with {ENCODED} and {LABEL}") from error
-        if not encoded.startswith(b"\xff\xd8\xff"):
-            raise DataError(f"{at(path, ENCODED)}: {where} has no JPEG")
-        if not 0 <= label < self.classes:
-            raise DataError(
-                f"{at(path, LABEL)}: {where} has the label {label + 1}, and the model knows 1 to "
-                f"{self.classes}"
-            )
-        try:
-            return self._image(encoded, name).numpy(), int(label)
-        except tf.errors.InvalidArgumentError as error:
-            raise DataError(
-                f"{at(path, ENCODED)}: {where} has a JPEG that cannot be decoded"
-            ) from error
+        images = np.zeros((len(encoded), *self.image_shape), np.float32)
+        for number in np.flatnonzero(valid):
+            name = names[number]
+            try:
+                with tf.device("/device:CPU:0"):
+                    images[number] = self._image(encoded[number], name).numpy()
+            except tf.errors.InvalidArgumentError as error:
+                raise DataError(
+                    f"{at(self.files[name[0]], ENCODED)}: record {name[1]} has a JPEG that cannot "
+                    "be decoded"
+                ) from error
+        return images
 
     def _cropped(self, encoded: Any, seed: Any) -> Any:
         """The part of the JPEG that is used, decoded alone."""

@@ -1,7 +1,7 @@
 """TFRecord files of ImageNet's usual examples, with `train`, `val` or `test` in their names.
 
-A record is a tf.train.Example with `image/encoded`, a JPEG, and `image/class/label`, from 1;
-jpegs.py makes images of them.
+A record is a tf.train.Example with `image/encoded`, a JPEG, and `image/class/label`, from 1
+(examples.py); jpegs.py makes images of them.
 
 The lengths of all records are read once at the start (tfrecord_files.py), so that any worker can
 read any record: so each sample is seen once, with fewer files than workers as with more.
@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 
 from perftest.data import order, pipeline, splits
+from perftest.data.examples import picture
 from perftest.data.jpegs import Decoder
-from perftest.data.order import Run
 from perftest.data.tfrecord_files import RecordFile, index
 from perftest.protocol import TEST, TRAIN, VALIDATION, Data
 
 _INDEXED_AT_ONCE = 16
 _BLOCK = 64  # records that are read in one go; JPEGs of ImageNet are 110 KB
 _WINDOW = 16 * _BLOCK
+
+_Sample = tuple[bytes, int, tuple[int, int, int]]
+_PADDING: _Sample = (b"", 0, (0, 0, 0))
 
 
 def files(path: str) -> list[Path]:
@@ -95,24 +98,28 @@ class TFRecords:
         total = self.samples(split)
         order.check_workers(total, workers, f"{self.path}, {split}")
         share = pipeline.Share(batch_size, worker, workers, seed, shuffle, first_epoch, epochs)
-        batches = _Batches(self.splits[split], share)
+        batches = _Batches(self.splits[split], self.classes, share)
         signature = (
             tf.TensorSpec((batch_size,), tf.string),
+            tf.TensorSpec((batch_size,), tf.int64),
             tf.TensorSpec((batch_size, 3), tf.int64),
             tf.TensorSpec((batch_size,), tf.float32),
         )
         steps = self.steps(split, batch_size, workers)
         made = pipeline.generated(batches.all, signature, epochs and epochs * steps)
         paths = tuple(file.path for file in self.splits[split])
-        decoder = Decoder(self.image_shape, self.classes, paths, seed, split == TRAIN)
+        decoder = Decoder(self.image_shape, paths, seed, split == TRAIN)
         return pipeline.mapped(made, decoder.batch, 2).prefetch(2)
 
 
 @dataclass(frozen=True)
 class _Batches:
-    """A worker's records, batch by batch: bytes, file and number and epoch, 1 or 0 for padding."""
+    """A worker's samples, batch by batch: JPEG, label, file and number and epoch, 1 or 0 for
+    padding.
+    """
 
     files: tuple[RecordFile, ...]
+    classes: int
     share: pipeline.Share
 
     def all(self) -> Iterator[tuple[np.ndarray, ...]]:
@@ -148,29 +155,23 @@ class _Batches:
                 made += 1
                 yield batch
         for _ in range(made, order.steps(total, share.batch_size, share.workers)):
-            yield self._padded([], [])
+            yield self._padded([])
 
     def _read(self, window: order.Window, epoch: int) -> list[tuple[np.ndarray, ...]]:
-        records: list[bytes] = [b""] * len(window.places)
-        names = [(0, 0, 0)] * len(window.places)
+        samples: list[_Sample] = [_PADDING] * len(window.places)
         places = iter(window.places.tolist())
         for run in window.runs:
-            for number, record in enumerate(self._of(run), run.start):
-                place = next(places)
-                records[place], names[place] = record, (run.file, number, epoch)
+            file = self.files[run.file]
+            for number, record in enumerate(file.read(run.start, run.stop), run.start):
+                encoded, label = picture(record, file.path, number, self.classes)
+                samples[next(places)] = encoded, label, (run.file, number, epoch)
         size = self.share.batch_size
         return [
-            self._padded(records[start : start + size], names[start : start + size])
-            for start in range(0, len(records), size)
+            self._padded(samples[start : start + size]) for start in range(0, len(samples), size)
         ]
 
-    def _of(self, run: Run) -> list[bytes]:
-        return self.files[run.file].read(run.start, run.stop)
-
-    def _padded(
-        self, records: list[bytes], names: list[tuple[int, int, int]]
-    ) -> tuple[np.ndarray, ...]:
-        missing = self.share.batch_size - len(records)
-        valid = np.array([1.0] * len(records) + [0.0] * missing, np.float32)
-        named = np.array(names + [(0, 0, 0)] * missing, np.int64)
-        return np.array(records + [b""] * missing, object), named, valid
+    def _padded(self, samples: list[_Sample]) -> tuple[np.ndarray, ...]:
+        missing = self.share.batch_size - len(samples)
+        valid = np.array([1.0] * len(samples) + [0.0] * missing, np.float32)
+        encoded, labels, names = zip(*samples, *[_PADDING] * missing, strict=True)
+        return np.array(encoded, object), np.array(labels), np.array(names), valid
