@@ -17,12 +17,11 @@ _JPEG = b"\xff\xd8\xff"
 def picture(record: bytes, path: Path, number: int, classes: int) -> tuple[bytes, int]:
     """The JPEG, and the class from 0. Raises DataError for a record that is no picture of one."""
     import tensorflow as tf
-    from google.protobuf.message import DecodeError
 
     where = f"record {number}"
     try:
         features = tf.train.Example.FromString(record).features.feature
-    except DecodeError as error:
+    except Exception as error:  # protobuf's own, for which TensorFlow has no name
         raise DataError(f"{path}: {where} is no example with {ENCODED} and {LABEL}") from error
     pictures, labels = features[ENCODED].bytes_list.value, features[LABEL].int64_list.value
     if len(pictures) != 1 or not pictures[0].startswith(_JPEG):
