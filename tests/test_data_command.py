@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from command import runtest
@@ -152,7 +154,8 @@ def test_options_of_data_that_make_no_sense_are_refused(
 def test_training_on_real_data_is_another_row_than_reading_it(tmp_path: Path, digits: Path) -> None:
     """Paths may be relative on this machine; the second run finds the copy of the first."""
     (tmp_path / "digits").symlink_to(digits)
-    plain = measured("--data", "mnist:digits", cwd=tmp_path)
+    plain = measured("--strategy", "single", "--data", "mnist:digits", cwd=tmp_path)
+    _check_seven_columns(tmp_path, plain)
     assert (plain["data"], plain["staged_from"]) == ("mnist", str(tmp_path / "digits"))
     argv = ("--data", "mnist:digits", "--stage", "disk", "--input-only", "-n", 2)
     first = measured(*argv, cwd=tmp_path)
@@ -164,6 +167,30 @@ def test_training_on_real_data_is_another_row_than_reading_it(tmp_path: Path, di
     assert copied == [[0, 4], [0, 0]]
     rows = pd.read_csv(tmp_path / "logs" / "deepmnist_b4.csv")
     assert rows["data"].tolist() == ["mnist", "mnist (input only)", "mnist (input only)"]
+
+
+def _check_seven_columns(folder: Path, run: dict[str, Any]) -> None:
+    """Those of the older results file, by what its program computed of the steps of 4 images."""
+    done = runtest("table", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (path,) = (folder / "logs").glob("*:TF_PERFORMANCE_RESULTS.csv")
+    seven = pd.read_csv(path, index_col=0).iloc[0, :7]
+    steps = pd.read_csv(folder / run["run_folder"] / "steps.csv")
+    seconds = steps[steps["phase"] == "measured"]["seconds"].to_numpy()
+    speeds = 4 / seconds
+    assert len(seconds) == 60
+    assert seven.to_dict() == {
+        "mean_speed": pytest.approx(4 / seconds.mean(), rel=1e-6),
+        "Mean_Time_Per_Step": pytest.approx(seconds.mean(), rel=1e-6),
+        "speed_uncertainty": pytest.approx(speeds.std() / math.sqrt(60), rel=1e-6),
+        "Speed_Jitter": pytest.approx(
+            1.4826 * np.median(abs(speeds - np.median(speeds))), rel=1e-6
+        ),
+        "gpu_type": run["gpu_type"],
+        "num_gpu": 1,
+        "staged_from": str(folder / "digits"),
+    }
+    assert run["gpu_type"], "without GPUs, the processor"
 
 
 def _copied(run: dict[str, Any], folder: Path) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -141,6 +142,40 @@ def test_this_machine_trains_on_what_make_data_made(events: Path, tmp_path: Path
     again = runtest("train", "--config", config, "--epochs", 2, "--restart", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "going on from epoch-0002, which has them all: nothing to train" in again.stderr
+    _check_an_older_checkpoint(tmp_path)
+    _check_numbers_that_are_lost(tmp_path)
+
+
+def _check_an_older_checkpoint(folder: Path) -> None:
+    """The one that is asked for is tested, with the batch of tests, and not the newest."""
+    config = write_config(folder, inputpath="data", outputpath="out", test_batch_size=40)
+    argv = ("evaluate", "--config", config, "--checkpoint", "epoch-0001", "--json")
+    done = runtest(*argv, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "testing epoch-0001 on 80 samples" in done.stderr
+    found = json.loads(done.stdout)
+    (row,) = found["metrics"]
+    assert (row["split"], row["samples"], row["epoch"]) == ("test", 80, 1)
+    record = json.loads((folder / found["run"] / "run.json").read_text())
+    assert record["plan"]["job"]["training"]["evaluation_batch_size"] == 40
+
+
+def _check_numbers_that_are_lost(folder: Path) -> None:
+    """A loss that is no number ends the third epoch; the second one's checkpoint stays."""
+    kept = folder / "out" / "checkpoints" / "epoch-0002.npz"
+    before = kept.read_bytes()
+    wild = write_config(folder, inputpath="data", outputpath="out", learning_rate=1e38)
+    argv = ("train", "--config", wild, "--epochs", 4, "--restart")
+    done = runtest(*argv, cwd=folder)
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("runtest: ")]
+    lost = r"epoch 3: the loss of step \d+ is (nan|inf); the last checkpoint is epoch-0002"
+    assert re.search(lost, said)
+    assert said.endswith(". Try: a smaller learning rate than 1e+38")
+    assert kept.read_bytes() == before
+    assert sorted(path.name for path in kept.parent.iterdir())[-1] == kept.name
+    record = max((folder / "logs" / "runs").iterdir()) / "run.json"
+    assert json.loads(record.read_text())["status"] == "failed"
 
 
 @pytest.mark.tensorflow
