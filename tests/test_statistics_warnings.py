@@ -86,6 +86,14 @@ def test_a_worker_that_only_has_its_parameters_earlier_is_no_straggler():
     assert warning.text.startswith("worker 2 ")
 
 
+def test_a_machine_that_reads_its_clocks_too_late_accuses_nobody():
+    """Where the parameters seem to come no sooner than the gradients, computing takes no time."""
+    steps = frame(raw_steps(np.random.default_rng(9), workers=2))
+    steps.loc[steps["worker"] == 0, "compute_seconds"] = 0.0
+    assert warnings.stragglers(steps) == []
+    assert warnings.late_workers(steps) == set()
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 8, 64])
 def test_workers_that_are_alike_are_not_told_apart(workers):
     for seed in range(20):

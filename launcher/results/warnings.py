@@ -203,6 +203,8 @@ def _behind(means: pd.Series) -> set[int]:
     if len(means) < 2:
         return set()
     middle = _lower_median(means.to_numpy())
+    if middle <= 0:  # a busy machine read its clocks too late: nothing is known of how long
+        return set()
     deviation = NORMAL_DEVIATIONS_IN_A_MEDIAN_ONE * _lower_median(np.abs(means.to_numpy() - middle))
     least = LEAST_DEVIATION if len(means) >= 4 else LEAST_DEVIATION_OF_FEW
     deviation = max(deviation, least * middle)
