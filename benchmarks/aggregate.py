@@ -18,11 +18,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -54,16 +52,6 @@ class Run:
     kind: str
     told: float
     counted: float
-
-
-@contextmanager
-def shaped(hosts: NamespaceHosts, mbit: int) -> Iterator[None]:
-    """Links that carry so much towards each host, which with two of them is each way."""
-    shape = ["tbf", "rate", f"{mbit}mbit", "burst", "512k", "latency", "50ms"]
-    for host in hosts.hosts:
-        words = ["tc", "qdisc", "add", "dev", host.link, "root", *shape]
-        subprocess.run(words, check=True)
-    yield  # the links go with the hosts
 
 
 def sent(hosts: NamespaceHosts) -> int:
@@ -162,7 +150,7 @@ def main() -> int:
         return 2
     logs = asked.logs or Path(tempfile.mkdtemp(prefix="aggregate-"))
     logs.mkdir(parents=True, exist_ok=True)
-    with NamespaceHosts(2) as hosts, shaped(hosts, asked.mbit):
+    with NamespaceHosts(2) as hosts, hosts.shaped(asked.mbit):
         for number in range(asked.rounds):
             for mode in MODES if number % 2 == 0 else reversed(MODES):
                 make_run(hosts, mode, asked, logs.absolute())

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -219,6 +220,23 @@ class NamespaceHosts:
             _ip("neigh flush dev eth0", namespace=each.namespace)
         _ip(f"neigh flush dev {self._bridge}")
 
+    @contextmanager
+    def shaped(self, mbit: int) -> Iterator[None]:
+        """Have each link carry so many Mbit/s towards its host: of two hosts, each way.
+
+        Raises RuntimeError where the kernel cannot (it needs `sch_tbf`).
+        """
+        shape = f"root tbf rate {mbit}mbit burst 512k latency 50ms"
+        narrow = []
+        try:
+            for host in self.hosts:
+                _run("tc", "qdisc", "add", "dev", host.link, *shape.split())
+                narrow.append(host.link)
+            yield
+        finally:
+            for link in narrow:
+                _run("tc", "qdisc", "del", "dev", link, "root")
+
     def processes(self, index: int) -> list[Process]:
         """What is alive inside a host, but for sshd."""
         init = self.hosts[index].init
@@ -409,6 +427,12 @@ def _ip(*commands: str, namespace: str | None = None) -> None:
     done = subprocess.run(words, input=text, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"ip: {done.stderr.strip()} ({commands})")
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
 
 
 def _claim_network() -> tuple[socket.socket, str]:

@@ -1,11 +1,19 @@
-"""What holds a run up: judged from parts that are worked out by hand."""
+"""What holds a run up: judged from parts that are worked out by hand, and of a run itself."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
+from command import runtest
+from hosts import NamespaceHosts
+from test_runtest import over_ssh
 
 from launcher.results.bottleneck import Load, Parts, bottleneck, pacemaker
 from launcher.results.steps import StepRecord, frame
@@ -75,3 +83,39 @@ def test_without_parts_nothing_is_judged() -> None:
     alone = pacemaker(frame([record(0, 0.1), replace(unknown, step=2)]))
     assert alone is not None
     assert alone.lost == 0.0
+
+
+MBIT = 200
+
+
+@pytest.fixture
+def slow(hosts: NamespaceHosts) -> Iterator[NamespaceHosts]:
+    """The hosts, with links of 200 Mbit/s."""
+    with ExitStack() as links:
+        try:
+            links.enter_context(hosts.shaped(MBIT))
+        except RuntimeError as error:
+            pytest.skip(f"links cannot be made slow here: {error}")
+        yield hosts
+
+
+@pytest.mark.network
+@pytest.mark.tensorflow
+def test_a_run_over_slow_links_is_held_up_by_them_and_says_so(
+    slow: NamespaceHosts, tmp_path: Path
+) -> None:
+    argv = ("-m", "deepmnist", "-n", 2, "-b", 4, "--steps", 3, "--warmup", 1)
+    done = runtest(*argv, *over_ssh(slow), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    row = pd.read_csv(tmp_path / "logs" / "deepmnist_b4.csv").iloc[-1]
+    facts = json.loads((tmp_path / "logs" / "runs" / row["run_id"] / "run.json").read_text())
+
+    carried = max(each["bytes"] for each in facts["bytes_per_step"] if each["from"] != each["to"])
+    least = carried / (MBIT * 1e6 / 8)
+    assert least > 0.4
+    for parts in facts["step_parts"].values():
+        exchange = parts["pull"] + parts["push"] + parts["wait"]
+        assert exchange > 0.8 * least, "but for what a link may carry at once after a rest"
+        assert parts["compute"] < exchange
+    assert row["bottleneck"] == facts["bottleneck"]["kind"] == "link"
+    assert "held up by  link: " in done.stdout
