@@ -20,7 +20,10 @@ def labels() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def images(labels: np.ndarray) -> np.ndarray:
-    return make_hep.events(labels, SIZE, np.random.default_rng(1))[0]
+    """In GeV: those of the files are divided by their largest values."""
+    randoms = np.random.default_rng(1)
+    particles = make_hep._particles(*make_hep._jets(labels, randoms), randoms)
+    return np.concatenate([images for _, images in particles.images(SIZE, randoms)])
 
 
 def jets(energy: np.ndarray) -> np.ndarray:
