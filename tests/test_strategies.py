@@ -157,6 +157,7 @@ def test_four_workers_that_add_up_gradients_train_as_one_process_with_four_times
 def test_tensorflow_is_told_how_gradients_are_to_be_added_up(communication: str) -> None:
     options = all_reduce.communication_of(replace(JOB, communication=communication))
     assert options.implementation.name == communication.upper()
+    assert options.bytes_per_pack > 0, "the first gradients travel while the rest is computed"
 
 
 def test_the_gradients_of_all_parameters_are_added_up_by_one_operation_a_step(
