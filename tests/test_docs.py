@@ -62,7 +62,9 @@ def commands_of(text: str) -> tuple[list[list[str]], list[list[str]]]:
     fence = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
     start = re.compile(r"(?:\$ )?(?:(?:timeout|salloc) .*?)?(?:\.venv/bin/)?runtest( .*|$)")
     lines = [line for block in fence.findall(text) for line in block.splitlines()]
-    whole = [shlex.split(found[1], comments=True) for line in lines if (found := start.match(line))]
+    commands = [found[1] for line in lines if (found := start.match(line))]
+    # What follows `&` is the shell's.
+    whole = [shlex.split(command.split(" & ")[0], comments=True) for command in commands]
     within = re.findall(
         rf"`(?:[\w./=: -]* )?runtest ((?:-|{COMMANDS}\b)[^`]*)`", fence.sub("", text)
     )

@@ -111,6 +111,14 @@ def test_the_selection_by_cuts_is_a_point_at_its_rates_in_both_panels(tmp_path: 
         assert point[1] < panel.top
 
 
+def test_a_selection_that_keeps_no_background_is_at_the_edge_of_the_corner(tmp_path: Path) -> None:
+    rates = (0.0, 0.01, 0.1, 1.0)
+    asked = RocCurve(rates, tuple(rate**0.2 for rate in rates), (0.0, 0.3))
+    corner = Panel(write_roc(tmp_path, asked, []), 2, is_logarithmic=True)
+    (at,) = corner.points()
+    assert at == pytest.approx((corner.left, 0.3), rel=1e-2)
+
+
 @pytest.mark.parametrize(
     ("lowest", "cut", "left"),
     [

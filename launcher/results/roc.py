@@ -96,6 +96,8 @@ def _corner(axes: Axes, curve: RocCurve) -> None:
     if cut and cut[0] > 0:
         lowest = min(lowest, cut[0])
     lowest = min(lowest / 1.5, _CORNER / 10)
+    if cut:  # one that keeps no background is at the edge
+        cut = (max(cut[0], lowest), *cut[1:])
     clipped = RocCurve(
         tuple(float(x) for x in np.maximum(rates, lowest)), curve.true_positive_rates, cut
     )
