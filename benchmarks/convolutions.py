@@ -133,7 +133,10 @@ def _operations(convolution: Convolution, batch: int) -> dict[str, Callable[[str
         matrix = tf.reshape(kernel, (c.channels, c.filters))
         found |= {
             FORWARD + PRODUCT: lambda name: tf.matmul(rows, matrix, name=name),
-            IMAGES + PRODUCT: lambda name: tf.matmul(columns, matrix, transpose_b=True, name=name),
+            # A batch of one product, as in models/products.py.
+            IMAGES + PRODUCT: lambda name: tf.matmul(
+                columns[None], matrix[None], transpose_b=True, name=name
+            ),
             KERNEL + PRODUCT: lambda name: tf.matmul(rows, columns, transpose_a=True, name=name),
         }
     if c.first:

@@ -47,6 +47,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -125,7 +126,7 @@ def print_groups(groups: Mapping[str, Counter[str]]) -> float:
 
 def print_weights(model: Any, memory: float) -> None:
     """The fully connected layers' weights, and what reading and writing them takes."""
-    dense = (layer for layer in model.layers if type(layer).__name__ == "Dense")
+    dense = (layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
     size = sum(4 * layer.kernel.shape.num_elements() for layer in dense)
     print(
         f"fully connected layers have {size / 1e9:.3f} GB of weights: {TIMES_OF_WEIGHTS} times, "

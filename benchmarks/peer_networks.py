@@ -24,6 +24,8 @@ def build(image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     import keras
     from keras import layers
 
+    from models.products import FullyConnected
+
     x = inputs = keras.Input(image_shape)
     x = layers.Conv2D(64, 11, 4, activation="relu")(x)
     x = layers.MaxPooling2D(3, 2)(x)
@@ -34,9 +36,9 @@ def build(image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     x = layers.MaxPooling2D(3, 2)(x)
     x = layers.Flatten()(x)
     for _ in range(2):
-        x = layers.Dense(4096, activation="relu")(x)
+        x = FullyConnected(4096, activation="relu")(x)
         x = layers.Dropout(0.5)(x)
-    return keras.Model(inputs, layers.Dense(num_classes)(x), name="alexnet_tf_cnn")
+    return keras.Model(inputs, FullyConnected(num_classes)(x), name="alexnet_tf_cnn")
 
 
 MODELS = (ModelSpec("alexnet_tf_cnn", build, (227, 227, 3), 1000),)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,17 @@ def engine(model: str, batch: int, way: str) -> Single:
     return made
 
 
+def in_turns(engines: Sequence[Single], rounds: int) -> np.ndarray:
+    """(rounds, engines, 2): wall and processor seconds of a step, the order turned each time."""
+    found = np.zeros((rounds, len(engines), 2))
+    for number in range(rounds):
+        for place in range(len(engines)) if number % 2 else reversed(range(len(engines))):
+            wall, processor = time.perf_counter(), time.process_time()
+            engines[place].step()
+            found[number, place] = time.perf_counter() - wall, time.process_time() - processor
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
@@ -63,12 +75,7 @@ def main() -> None:
     asked = parser.parse_args()
     ways = asked.ways.split(",")
     engines = [engine(asked.model, asked.batch, way) for way in ways]
-    found = np.zeros((asked.rounds, len(ways), 2))
-    for number in range(asked.rounds):
-        for place in range(len(ways)) if number % 2 else reversed(range(len(ways))):
-            wall, processor = time.perf_counter(), time.process_time()
-            engines[place].step()
-            found[number, place] = time.perf_counter() - wall, time.process_time() - processor
+    found = in_turns(engines, asked.rounds)
     has = Path("/proc/cpuinfo").read_text().split()
     print(f"{asked.model}, batch {asked.batch}; {', '.join(f for f in FLAGS if f in has)}")
     chosen = np.random.default_rng(1).integers(asked.rounds, size=(10_000, asked.rounds))

@@ -28,7 +28,7 @@ LAYERS = {
     "convolutions": r"Conv",
     "batch normalisation": r"BatchNorm",
     "ReLU and additions": r"ReLU|^Activation$|^Add$",
-    "fully connected": r"^Dense$",
+    "fully connected": r"^(Dense|FullyConnected)$",
     NORMALISATION: r"^LocalResponseNormalization$",
     "pooling": r"Pooling",
 }
@@ -80,10 +80,12 @@ def group(kind: str, layer: str) -> str:
     """The group of an operation. Its kind decides, and the layer's class where the kind does not.
 
     Our local response normalisation multiplies matrices as fully connected layers do, so that all
-    that it does is found by its layer.
+    that it does is found by its layer, and so are the products that some convolutions are.
     """
     if re.search(LAYERS[NORMALISATION], layer):
         return NORMALISATION
+    if "MatMul" in kind and re.search(LAYERS["convolutions"], layer):
+        return "convolutions"
     kind = kind.removeprefix("_Mkl").removeprefix("Native")
     for patterns, name in ((KINDS, kind), (LAYERS, layer)):
         for found, pattern in patterns.items():

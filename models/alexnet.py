@@ -26,6 +26,7 @@ def build(image_shape: tuple[int, int, int], num_classes: int, dropout: float) -
     from keras import layers
 
     from models.layers import LocalResponseNormalization, float32_logits
+    from models.products import FullyConnected
 
     inputs = keras.Input(image_shape)
     x = layers.Conv2D(64, 11, 4, padding="same", activation="relu", name="conv1")(inputs)
@@ -40,9 +41,9 @@ def build(image_shape: tuple[int, int, int], num_classes: int, dropout: float) -
     x = layers.MaxPooling2D(3, 2, name="pool5")(x)
     x = layers.Flatten()(x)
     for name in ("fc6", "fc7"):
-        x = layers.Dense(4096, activation="relu", name=name)(x)
+        x = FullyConnected(4096, activation="relu", name=name)(x)
         x = layers.Dropout(dropout, name=f"dropout_{name}")(x)
-    outputs = float32_logits(layers.Dense(num_classes, name="fc8")(x))
+    outputs = float32_logits(FullyConnected(num_classes, name="fc8")(x))
     return keras.Model(inputs, outputs, name="alexnet")
 
 

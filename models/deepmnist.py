@@ -21,6 +21,7 @@ def build(image_shape: tuple[int, int, int], num_classes: int, dropout: float) -
     from keras import layers
 
     from models.layers import float32_logits
+    from models.products import FullyConnected
 
     inputs = keras.Input(image_shape)
     x = inputs
@@ -28,9 +29,9 @@ def build(image_shape: tuple[int, int, int], num_classes: int, dropout: float) -
         x = layers.Conv2D(filters, 5, padding="same", activation="relu", name=f"conv{number}")(x)
         x = layers.MaxPooling2D(2, padding="same", name=f"pool{number}")(x)
     x = layers.Flatten()(x)
-    x = layers.Dense(1024, activation="relu", name="fc1")(x)
+    x = FullyConnected(1024, activation="relu", name="fc1")(x)
     x = layers.Dropout(dropout, name="dropout")(x)
-    outputs = float32_logits(layers.Dense(num_classes, name="fc2")(x))
+    outputs = float32_logits(FullyConnected(num_classes, name="fc2")(x))
     return keras.Model(inputs, outputs, name="deepmnist")
 
 

@@ -42,6 +42,7 @@ def build(
     from keras import layers
 
     from models.layers import float32_logits
+    from models.products import FullyConnected
 
     unit = _Unit(filters, kernel_size, padding, initializer, batch_norm)
     inputs = keras.Input(image_shape)
@@ -52,12 +53,15 @@ def build(
         x = layers.Dropout(dropout, name=f"dropout{number}")(x)
     if fc_units:
         x = layers.Flatten()(x)
-        x = layers.Dense(fc_units, activation="relu", kernel_initializer=initializer, name="fc1")(x)
+        connected = FullyConnected(
+            fc_units, activation="relu", kernel_initializer=initializer, name="fc1"
+        )
+        x = connected(x)
         x = layers.Dropout(dropout, name="dropout_fc1")(x)
     else:
         x = unit.convolution(x, f"conv{num_layers + 1}")
         x = layers.GlobalAveragePooling2D(name="global_pool")(x)
-    outputs = float32_logits(layers.Dense(num_classes, name="classifier")(x))
+    outputs = float32_logits(FullyConnected(num_classes, name="classifier")(x))
     return keras.Model(inputs, outputs, name="hep_cnn")
 
 

@@ -15,6 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models.products import FullyConnected, PointwiseConv2D, is_pointwise
+
 # The fused kernel silently raises any smaller epsilon to this, which is what cuDNN needs.
 SMALLEST_FUSED_EPSILON = 1.001e-5
 
@@ -136,7 +138,8 @@ def fuse_batch_normalization(model: keras.Model) -> keras.Model:
     is subtracted next takes it out again, so it costs time and never learns. What the kernel cannot
     do (another axis, a smaller epsilon, renorm, synchronized) stays as it was. A `Normalization` of
     the input keeps tensors of the graph that it was built in, and so cannot be called in another:
-    it becomes the multiplication that it stands for. The logits are cast to float32.
+    it becomes the multiplication that it stands for. Fully connected layers and convolutions of
+    1×1 get other gradients (products.py). The logits are cast to float32.
     """
     fused = {
         layer.name
@@ -156,6 +159,10 @@ def fuse_batch_normalization(model: keras.Model) -> keras.Model:
             after = consumers.get(layer.name, [])
             if len(after) == 1 and after[0] in fused:
                 config["use_bias"] = False
+        if type(layer) is keras.layers.Conv2D and is_pointwise(layer):
+            return PointwiseConv2D.from_config(config)
+        if type(layer) is keras.layers.Dense:
+            return FullyConnected.from_config(config)
         return layer.__class__.from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=clone)
