@@ -4,8 +4,8 @@ A fully connected layer and a convolution of 1×1 are the same product, images �
 their gradients: gradient · kernelᵀ and imagesᵀ · gradient. TensorFlow has more than one kernel for
 each and does not choose the fastest on processors (docs/decisions/0024-products.md):
 
-- For gradient · kernelᵀ of few rows oneDNN's matrix product takes three to five times as long as
-  its product of batches of matrices, which is asked for one batch here.
+- For gradient · kernelᵀ oneDNN's matrix product takes up to five times as long as its product of
+  batches of matrices, which is asked for one batch here; but of 1 to 3 rows it takes half as long.
 - imagesᵀ · gradient over all pixels takes less time as a product than as the gradient of a
   convolution's kernel.
 
@@ -20,6 +20,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+# From so many rows on, gradient · kernelᵀ is asked for as a batch of one product.
+ROWS_OF_A_BATCH = 4
 
 
 @keras.saving.register_keras_serializable(package="models")
@@ -96,9 +99,12 @@ def _convolved(images: Any, kernel: Any) -> Any:
 
 
 def _gradients(rows: Any, kernel: Any, back: Any) -> tuple[Any, Any]:
-    """Of the rows, as a batch of one product of matrices, and of the kernel."""
+    """Of the rows and of the kernel. rows: (N, C); kernel: (C, units); back: (N, units)."""
+    of_kernel = tf.matmul(rows, back, transpose_a=True)
+    if back.shape[0] is not None and back.shape[0] < ROWS_OF_A_BATCH:
+        return tf.matmul(back, kernel, transpose_b=True), of_kernel
     of_rows = tf.matmul(tf.expand_dims(back, 0), tf.expand_dims(kernel, 0), transpose_b=True)
-    return tf.squeeze(of_rows, 0), tf.matmul(rows, back, transpose_a=True)
+    return tf.squeeze(of_rows, 0), of_kernel
 
 
 def _tensor(variable: Any) -> Any:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.tensorflow
 LAYERS = {
     "1×1": (keras.layers.Conv2D, PointwiseConv2D, {"filters": 6, "kernel_size": 1}, (3, 4, 5, 7)),
     "connected": (keras.layers.Dense, FullyConnected, {"units": 6}, (9, 7)),
+    "of few rows": (keras.layers.Dense, FullyConnected, {"units": 6}, (2, 7)),
     "of rows of rows": (keras.layers.Dense, FullyConnected, {"units": 6}, (3, 4, 7)),
 }
 # How far gradients may be off, of the largest of them: bfloat16 has 8 bits, float16 11.
@@ -91,6 +92,9 @@ def test_gradients_go_another_way_and_what_goes_forward_does_not() -> None:
     plain, own, images = pair("connected")
     assert "BatchMatMulV2" not in kinds_of_operations(plain, images)
     assert "BatchMatMulV2" in kinds_of_operations(own, images)
+
+    _, own, images = pair("of few rows")
+    assert "BatchMatMulV2" not in kinds_of_operations(own, images)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
