@@ -22,7 +22,8 @@ LAYERS = {
     "of few rows": (keras.layers.Dense, FullyConnected, {"units": 6}, (2, 7)),
     "of rows of rows": (keras.layers.Dense, FullyConnected, {"units": 6}, (3, 4, 7)),
 }
-# How far gradients may be off, of the largest of them: bfloat16 has 8 bits, float16 11.
+# What a rounding may be off by. Gradients may by 8 of it, of the largest of them, because sums of
+# few bits round each time; a wrong one is off by all of it.
 UNITS = {"float32": 1e-5, "mixed_bfloat16": 2.0**-7, "mixed_float16": 2.0**-10}
 
 
@@ -71,7 +72,7 @@ def test_outputs_and_gradients_are_kerass(
     for gradient, like in zip(gradients, wanted_gradients, strict=True):
         assert gradient.dtype == like.dtype
         off = float(tf.reduce_max(tf.abs(gradient - like)))
-        assert off <= 4 * unit * float(tf.reduce_max(tf.abs(like)))
+        assert off <= 8 * unit * float(tf.reduce_max(tf.abs(like)))
 
 
 def kinds_of_operations(layer: Any, images: Any) -> set[str]:
