@@ -143,8 +143,12 @@ def _kib(status: dict[str, str]) -> int:
 
 def _children() -> int:
     """Processes of the launcher, zombies among them."""
-    tasks = Path("/proc/self/task").iterdir()
-    return sum(len((task / "children").read_text().split()) for task in tasks)
+    while True:
+        tasks = Path("/proc/self/task").iterdir()
+        try:
+            return sum(len((task / "children").read_text().split()) for task in tasks)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # A thread ended: its children are another's now, who may have been read already.
 
 
 def count(hosts: Hosts, temporary: Path) -> Count:

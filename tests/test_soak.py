@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "soak.py"
+
+
+def test_children_are_counted_while_threads_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    soak = importlib.import_module("soak")
+    before, done = soak._children(), threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            threads = [threading.Thread(target=int) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    churn = threading.Thread(target=come_and_go)
+    churn.start()
+    try:
+        with subprocess.Popen(["sleep", "60"]) as child:
+            try:
+                assert {soak._children() for _ in range(3000)} == {before + 1}
+            finally:
+                child.kill()
+    finally:
+        done.set()
+        churn.join()
 
 
 @pytest.mark.network
