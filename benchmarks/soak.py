@@ -39,6 +39,7 @@ ROOT = Path(__file__).parent.parent
 HOSTS = 4
 SETTLING_RUNS = 3
 SETTLE_SECONDS = 3.0
+STILL_SECONDS = 1.0
 # A leak of one descriptor, thread or buffer of paramiko's is more than this for each run.
 MOST_KIB_PER_RUN = 8.0
 FEWEST_RUNS_FOR_MEMORY = 60
@@ -179,16 +180,25 @@ def things(counted: Count) -> dict[str, int]:
 
 
 def settled(hosts: Hosts, temporary: Path, wanted: Count | None) -> Count:
-    """The count once it is as wanted, or when the time for that is up: sshd takes its time."""
+    """The count once it is as wanted, or when the time for that is up: sshd takes its time.
+
+    Where none is wanted yet, it is the one that has not changed for a while: threads of closed
+    connections end a little after their run.
+    """
     gc.collect()
     deadline = time.monotonic() + SETTLE_SECONDS
+    found, since = count(hosts, temporary), time.monotonic()
     while True:
-        found = count(hosts, temporary)
         quiet = not found.host_processes and found.host_sshds == HOSTS
-        as_wanted = quiet if wanted is None else things(found) == things(wanted)
+        still = time.monotonic() - since > STILL_SECONDS
+        as_wanted = quiet and still if wanted is None else things(found) == things(wanted)
         if as_wanted or time.monotonic() > deadline:
             return found
         time.sleep(0.02)
+        now = count(hosts, temporary)
+        if things(now) != things(found):
+            since = time.monotonic()
+        found = now
 
 
 class Runner:
